@@ -1,0 +1,40 @@
+# Each target sets up what it needs in .venv; the stamp skips that while pyproject.toml is unchanged.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
+UV := $(shell command -v uv 2>/dev/null)
+BIN := .venv/bin
+STAMP := .venv/.set-up
+
+.PHONY: setup demo test lint bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; install it or run make PYTHON=/path/to/python3.11"; exit 1; }
+ifneq ($(UV),)
+	@test -x $(BIN)/python || uv venv --quiet --python "$(PYTHON)" .venv
+	uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+else
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+endif
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/millrace demo
+
+test: $(STAMP)
+	$(BIN)/pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/millrace bench throughput
+
+clean:
+	rm -rf .venv build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
