@@ -1,0 +1,109 @@
+"""The event types on the wire: JSON, camelCase, unknown fields ignored.
+
+Only what cannot be guessed is required, so that `{"orderId":1,"userId":123,"amount":50000}` typed into a
+console producer is a whole order. Money is an integer in minor units. Times are epoch milliseconds or
+ISO-8601, UTC where no offset is given, and default to the record's timestamp. Ids are integers of 64 bit or strings;
+`1` and `"1"` name the same user, order or product, since keys are made from their text.
+
+Structs are frozen, and `gc=False` as they can hold no cycle: the collector need not walk millions of them.
+Constraints are checked when decoding, not when constructing.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from streams.codecs import Undecodable
+
+Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | str
+# 2**53: the largest range that JavaScript and every other JSON reader keeps exact.
+Minor = Annotated[int, Meta(ge=0, lt=2**53)]
+Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
+EpochMs = Annotated[int, Meta(ge=0, lt=2**53)]
+
+OrderEventType = Literal["order.placed", "order.paid", "order.cancelled", "order.refunded"]
+ActivityType = Literal["product.viewed", "cart.added", "cart.removed", "search.performed", "checkout.started"]
+PaymentType = Literal["payment.completed", "payment.failed", "payment.refunded"]
+
+UNKNOWN = "unknown"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class OrderLine(Struct, frozen=True, gc=False, rename="camel"):
+    """One product of an order: `quantity` pieces at `price` minor units each."""
+
+    product_id: Id
+    category: str = UNKNOWN
+    quantity: Quantity = 1
+    price: Minor = 0
+
+
+class OrderEvent(Struct, frozen=True, gc=False, rename="camel"):
+    """What happened to an order; `amount` is its value, or what a cancellation or refund takes back.
+
+    `items` are the lines that the amount is about: all of them when placed, those taken back otherwise.
+    `currency` None is the shop's own.
+    """
+
+    order_id: Id
+    user_id: Id
+    amount: Minor
+    event_id: str | None = None
+    event_type: OrderEventType = "order.placed"
+    currency: str | None = None
+    region: str = UNKNOWN
+    occurred_at: EpochMs | datetime | None = None
+    items: tuple[OrderLine, ...] = ()
+
+
+class UserActivity(Struct, frozen=True, gc=False, rename="camel"):
+    """What a user did in the shop before an order; `event_type` decides which fields are set."""
+
+    event_type: ActivityType
+    user_id: Id
+    event_id: str | None = None
+    session_id: Id | None = None
+    product_id: Id | None = None
+    category: str | None = None
+    query: str | None = None
+    occurred_at: EpochMs | datetime | None = None
+
+
+class PaymentNotification(Struct, frozen=True, gc=False, rename="camel"):
+    """What the payment provider says about an order."""
+
+    event_type: PaymentType
+    order_id: Id
+    user_id: Id
+    amount: Minor
+    event_id: str | None = None
+    method: str | None = None
+    occurred_at: EpochMs | datetime | None = None
+
+
+Event = OrderEvent | UserActivity | PaymentNotification
+
+
+def event_time_ms(event: Event, record_timestamp_ms: int) -> int:
+    """The event's own time in epoch ms, else its record's timestamp.
+
+    Sub-millisecond digits are cut off. Raises `Undecodable` for a time before 1970.
+
+    >>> event_time_ms(OrderEvent(1, 2, 3, occurred_at=datetime(1970, 1, 1, 0, 0, 1)), 0)
+    1000
+    """
+    at = event.occurred_at
+    if at.__class__ is int:
+        return at  # comparing classes is faster than isinstance, by 20 of 60 ns
+    if at is None:
+        return record_timestamp_ms
+    return _datetime_ms(at)  # type: ignore[arg-type]  # mypy does not narrow by __class__ here
+
+
+def _datetime_ms(at: datetime) -> int:
+    since = (at if at.tzinfo else at.replace(tzinfo=UTC)) - EPOCH
+    ms = since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
+    if ms < 0:
+        raise Undecodable("occurredAt is before 1970")
+    return ms
