@@ -2,8 +2,8 @@
 
 Only what cannot be guessed is required, so that `{"orderId":1,"userId":123,"amount":50000}` typed into a
 console producer is a whole order. Money is an integer in minor units. Times are epoch milliseconds or
-ISO-8601, UTC where no offset is given, and default to the record's timestamp. Ids are integers of 64 bit or strings;
-`1` and `"1"` name the same user, order or product, since keys are made from their text.
+ISO-8601, UTC where no offset is given, and default to the record's timestamp. Ids are integers of 64 bit or
+strings; `1` and `"1"` name the same user, order or product, since keys are made from their text.
 
 Structs are frozen, and `gc=False` as they can hold no cycle: the collector need not walk millions of them.
 Constraints are checked when decoding, not when constructing.
