@@ -7,8 +7,7 @@ Rules, and why:
    many partitions and slices add up in any order.
 2. `add` may change its state in place and returns it, since it is the hot path. `merge`, `result` and `dump`
    change nothing: states are shared between windows and answers.
-3. A value of None adds nothing. Count and Sum leave that check out of their generated source, so their
-   callers pass 0.
+3. A value of None adds nothing.
 4. `add_source` is the same as `add`, as Python source: the hot loop is generated from it and pays no call.
 5. In `add` and `add_source`, everything that can raise comes before the state is touched.
 """

@@ -1,5 +1,7 @@
 """The protocol of an aggregate: initialise, add, merge, result."""
 
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any, Protocol, TypeVar
 
 S = TypeVar("S")
@@ -22,6 +24,10 @@ class Aggregate(Protocol[S]):
     def merge(self, a: S, b: S) -> S:
         """A state of all that went into `a` or `b`; neither is changed nor shared with the answer."""
         ...
+
+    def merge_all(self, states: Sequence[S]) -> S:
+        """A state of all that went into any of them, which stay as they are."""
+        return reduce(self.merge, states, self.initial())
 
     def result(self, state: S) -> Any:
         """What a reader gets: a number, list or dict that JSON can write, or None when nothing was added."""

@@ -1,5 +1,6 @@
 """Distinct counts: HyperLogLog sketches of the Apache DataSketches library."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from datasketches import hll_sketch, hll_union, tgt_hll_type
@@ -44,9 +45,13 @@ class Distinct(Aggregate[hll_sketch]):
 
     def merge(self, a: hll_sketch, b: hll_sketch) -> hll_sketch:
         """A new sketch of the ids of both."""
+        return self.merge_all((a, b))
+
+    def merge_all(self, states: Sequence[hll_sketch]) -> hll_sketch:
+        """A new sketch of the ids of all, through one union."""
         union = hll_union(self.lg_k)
-        union.update(a)
-        union.update(b)
+        for state in states:
+            union.update(state)
         return union.get_result(_LAYOUT)
 
     def result(self, state: hll_sketch) -> int:

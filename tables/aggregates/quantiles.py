@@ -1,6 +1,6 @@
 """Quantiles: the buckets of a DDSketch (Masson, Rim, Lee, VLDB 2019), kept as a dict."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ddsketch.mapping import LogarithmicMapping
@@ -68,9 +68,14 @@ class Quantiles(Aggregate[Buckets]):
 
     def merge(self, a: Buckets, b: Buckets) -> Buckets:
         """The counts of both added up."""
-        merged = dict(a)
-        for index, count in b.items():
-            merged[index] = merged.get(index, 0) + count
+        return self.merge_all((a, b))
+
+    def merge_all(self, states: Sequence[Buckets]) -> Buckets:
+        """The counts of all added up."""
+        merged: Buckets = {}
+        for state in states:
+            for index, count in state.items():
+                merged[index] = merged.get(index, 0) + count
         return merged
 
     def result(self, state: Buckets) -> dict[str, float] | None:
