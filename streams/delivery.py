@@ -1,0 +1,347 @@
+"""Batched delivery through Faust's own extension points, and the commit that an engine's flush is part of.
+
+What is overridden, and why:
+
+- `Consumer.getmany` yields one message for each partition of a batched topic, whose value is the list of records and
+  whose offset is the last one's; the original's checks of generation, flow and active partitions stay. Faust's cost
+  of an event is then paid once for thousands. Unbatched topics pass through as they did.
+- `Consumer.ack` keeps no offsets for batched topics: Faust acks a batch also when its agent raised or was cancelled,
+  and its gap logic can commit one before it is processed. What is committed is the engine's own durable position.
+- `Consumer.force_commit` flushes the engine first and commits what the flush made durable.
+- `Consumer.on_partitions_revoked` flushes before `super()`, which forgets acked offsets before it waits; then the
+  engine lets every partition go. `on_stop` does the same for the end.
+- `Recovery` and `TableManager` bring the engine's partitions back between an assignment and the first record.
+  Faust's own tables, where an app has some, still recover beside them.
+- The consumer always uses Faust's co-partitioning assignor: partition n of every source goes to one worker.
+
+The engine stays behind the `Processor` protocol, so another fetcher can take `getmany`'s place.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import aiokafka
+import faust
+from aiokafka.errors import KafkaError
+from faust.events import Event
+from faust.serializers.schemas import Schema
+from faust.tables.manager import TableManager as FaustTableManager
+from faust.tables.recovery import Recovery as FaustRecovery
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP as FaustTP
+from faust.types.tuples import ConsumerMessage, Message
+
+from streams.cluster import Cluster
+from streams.log import TP, Record
+
+logger = logging.getLogger(__name__)
+
+# One huge batch starves everything else on the loop, heartbeats of the main thread included: some 40 ms of work.
+MAX_POLL_RECORDS = 5_000
+# Batches that may wait in an agent's queue: each holds thousands of records, Faust's default of 4,096 would be
+# gigabytes.
+QUEUED_BATCHES = 4
+FETCH_BYTES = 1 << 20
+
+
+class Processor(Protocol):
+    """What delivery needs of the engine."""
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """Source topics that are delivered in batches."""
+        ...
+
+    async def start(self) -> None:
+        """Connect what the processor needs, before the group is joined."""
+        ...
+
+    async def stop(self) -> None:
+        """Let go of everything."""
+        ...
+
+    async def restore(self, numbers: Sequence[int], generation: int) -> dict[TP, int]:
+        """Bring exactly these partition numbers back; returns where to read on from."""
+        ...
+
+    async def flush(self) -> dict[TP, int]:
+        """Make what was applied durable; returns what may be committed."""
+        ...
+
+    def positions(self) -> dict[TP, int]:
+        """Where each source partition goes on; those that start anew are left out."""
+        ...
+
+    def committed(self, offsets: Mapping[TP, int]) -> None:
+        """Hear what the group has committed."""
+        ...
+
+    async def release(self) -> None:
+        """Let all partitions go."""
+        ...
+
+    def check_committed(self, offsets: Mapping[TP, int | None]) -> None:
+        """Compare the group's committed offsets with the state; raises where an operator has moved them behind it."""
+        ...
+
+
+class Batch(list[Record]):
+    """Consecutive records of one partition. `base` is where delivery stood before, None right after a seek."""
+
+    def __init__(self, tp: TP, records: Iterable[Record], base: int | None, generation: int) -> None:
+        """Wrap the records."""
+        super().__init__(records)
+        self.tp = tp
+        self.base = base
+        self.generation = generation
+
+
+class BatchSchema(Schema):
+    """Passes a batch through undecoded."""
+
+    def compile(self, app: Any, **kwargs: Any) -> Callable[..., Any]:  # type: ignore[override]
+        """Make the decode function of a channel."""
+
+        async def decode(message: Message, *, propagate: bool = False) -> Any:
+            return Event(app, None, message.value, message.headers, message)
+
+        return decode
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread with our choice of assignor, instance name, and of which errors are fatal."""
+
+    app: "BatchApp"
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        conf = self.app.conf
+        self._assignor = self.app.assignor
+        return aiokafka.AIOKafkaConsumer(
+            client_id=f"{conf.broker_client_id}-{self.app.instance_name or 'worker'}",
+            group_id=conf.id,
+            group_instance_id=self.app.instance_name,
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_poll_records=conf.broker_max_poll_records,
+            max_poll_interval_ms=int((conf.broker_max_poll_interval or 300) * 1000),
+            max_partition_fetch_bytes=conf.consumer_max_fetch_size,
+            fetch_max_wait_ms=100,
+            request_timeout_ms=int(conf.broker_request_timeout * 1000),
+            session_timeout_ms=int(conf.broker_session_timeout * 1000),
+            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
+            heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),
+            check_crcs=conf.broker_check_crcs,
+            **self.app.cluster.aiokafka(),
+        )
+
+    async def _commit(self, offsets: Mapping[Any, int]) -> bool:
+        # A commit that fails is no harm: the progress records, not the group's offsets, say what is applied. Faust
+        # would end the worker.
+        consumer = self._ensure_consumer()
+        mine = {tp: offset for tp, offset in offsets.items() if tp in self.assignment()}
+        try:
+            await consumer.commit({aiokafka.TopicPartition(*tp): offset for tp, offset in mine.items()})
+        except (KafkaError, aiokafka.errors.IllegalStateError) as error:
+            logger.info("commit put off: %r", error)
+            return False
+        return bool(mine)
+
+    async def committed(self, tps: Iterable[TP]) -> dict[TP, int | None]:
+        """The group's committed offsets."""
+        return cast(dict[TP, int | None], await self.call_thread(self._committed, list(tps)))
+
+    async def _committed(self, tps: list[TP]) -> dict[TP, int | None]:
+        consumer = self._ensure_consumer()
+        found = await asyncio.gather(*(consumer.committed(aiokafka.TopicPartition(*tp)) for tp in tps))
+        return dict(zip(tps, found, strict=True))
+
+    async def leave(self) -> None:
+        """Tell the group that this member goes for good, so that its partitions move at once."""
+        await self.call_thread(self._leave)
+
+    async def _leave(self) -> None:
+        # aiokafka never sends this for a static member, and its partitions would stand still until the session ends.
+        coordinator = self._ensure_consumer()._coordinator
+        instance, coordinator._group_instance_id = coordinator._group_instance_id, None
+        try:
+            await coordinator._maybe_leave_group()
+        finally:
+            coordinator._group_instance_id = instance
+
+
+class Consumer(driver.Consumer):
+    """Faust's consumer, delivering batches and committing the engine's positions."""
+
+    app: "BatchApp"
+    _thread: ConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing delivered yet."""
+        super().__init__(*args, **kwargs)
+        self._delivered: dict[TP, int] = {}
+        self._handing_over = asyncio.Lock()
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
+        """Yield one message for each partition of a batched topic, and single ones for the others."""
+        records, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if records is None or self.should_stop:
+            return
+        if not self.flow_active:
+            await self.perform_seek()
+            return
+        batched = self.app.processor.topics
+        for tp, found in records.items():
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if active is not None and tp not in active and tp not in self._buffered_partitions:
+                continue
+            if tp.topic not in batched:
+                for record in found:
+                    yield tp, self._to_message(tp, record)
+                continue
+            yield tp, self._batch_message(tp, found, generation)
+
+    def _batch_message(self, tp: Any, records: list[Any], generation: int) -> ConsumerMessage:
+        key, last = TP(*tp), records[-1]
+        batch = Batch(key, records, self._delivered.get(key), generation)
+        self._delivered[key] = last.offset + 1
+        return ConsumerMessage(
+            tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, (), None, batch,
+            None, 0, 0, tp, generation_id=generation,
+        )  # fmt: skip
+
+    def ack(self, message: Message) -> bool:
+        """Note that a message is done; for a batch that says nothing about its records."""
+        if message.topic not in self.app.processor.topics:
+            return super().ack(message)
+        message.acked = True
+        self._unacked_messages.discard(message)
+        if self._waiting_for_ack is not None and not self._waiting_for_ack.done():
+            self._waiting_for_ack.set_result(None)
+        return True
+
+    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
+        if tp.topic not in self.app.processor.topics:
+            await super()._add_gap(tp, offset_from, offset_to)
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Flush the engine, then commit its durable positions, then what Faust has for unbatched topics."""
+        committed = await self._commit_engine()
+        return await super().force_commit(topics, start_new_transaction) or committed
+
+    async def _commit_engine(self) -> bool:
+        async with self._handing_over:
+            durable = await self.app.processor.flush()
+            fresh = {
+                FaustTP(*tp): offset
+                for tp, offset in durable.items()
+                if (self._committed_offset[FaustTP(*tp)] or -1) < offset
+            }
+            if not fresh or not await self._commit_offsets(fresh, start_new_transaction=False):
+                return False
+            self.app.processor.committed({TP(*tp): offset for tp, offset in fresh.items()})
+            return True
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        """Flush and commit while the partitions are still ours, then let them all go."""
+        self.stop_flow()
+        try:
+            await self._commit_engine()
+        finally:
+            async with self._handing_over:
+                await self.app.processor.release()
+        await super().on_partitions_revoked(revoked)
+
+    async def on_stop(self) -> None:
+        """Flush and commit, leave the group, let everything go."""
+        await super().on_stop()
+        async with self._handing_over:
+            await self.app.processor.release()
+        if self._thread._consumer is not None and not self.app.stays_in_group:
+            await self._thread.leave()
+        await self.app.processor.stop()
+
+    async def perform_seek(self) -> None:
+        """Go on from the engine's positions, and for unbatched topics from the committed offsets."""
+        await super().perform_seek()
+        self._delivered.clear()
+        await self.read_on_from(self.app.processor.positions())
+
+    async def read_on_from(self, positions: Mapping[TP, int]) -> None:
+        """Seek source partitions to the engine's positions."""
+        assigned = self.assignment()
+        wanted = {FaustTP(*tp): offset for tp, offset in positions.items() if FaustTP(*tp) in assigned}
+        for tp in wanted:
+            self._delivered.pop(TP(*tp), None)
+        if wanted:
+            await self.seek_wait({aiokafka.TopicPartition(*tp): offset for tp, offset in wanted.items()})
+        for tp, offset in wanted.items():
+            self._delivered.pop(TP(*tp), None)
+            self._read_offset[tp] = offset or None
+
+    async def committed_offsets(self, tps: Iterable[TP]) -> dict[TP, int | None]:
+        """What the group has committed, None where nothing is."""
+        return await self._thread.committed(tps)
+
+
+class Transport(driver.Transport):
+    """Faust's aiokafka transport with the batching consumer."""
+
+    Consumer = Consumer
+
+
+class Recovery(FaustRecovery):
+    """Faust's recovery, which brings the engine's partitions back before anything is delivered."""
+
+    app: "BatchApp"
+
+    async def _resume_streams(self, generation_id: int = 0) -> None:
+        await self._restore(generation_id)
+        await super()._resume_streams(generation_id=generation_id)
+
+    async def on_recovery_completed(self, generation_id: int = 0) -> None:
+        """Restore, then resume as Faust does."""
+        await self._restore(generation_id)
+        await super().on_recovery_completed(generation_id)
+
+    async def _restore(self, generation: int) -> None:
+        consumer, processor = cast(Consumer, self.app.consumer), self.app.processor
+        mine = [TP(*tp) for tp in consumer.assignment() if tp.topic in processor.topics]
+        await self._wait(processor.restore(sorted({tp.partition for tp in mine}), generation))
+        processor.check_committed(await consumer.committed_offsets(mine))
+
+
+class TableManager(FaustTableManager):
+    """Faust's table manager with our recovery, and without its pause of a second at every start."""
+
+    app: "BatchApp"
+
+    @property
+    def recovery(self) -> Recovery:
+        """The recovery service."""
+        if self._recovery is None:
+            self._recovery = Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return cast(Recovery, self._recovery)
+
+    async def on_start(self) -> None:
+        """Connect the engine, then start recovery."""
+        await self.app.processor.start()
+        if not self.should_stop:
+            await self._update_channels()
+            await self.recovery.start()
+
+
+class BatchApp(faust.App):
+    """A Faust app that delivers the processor's topics in batches."""
+
+    processor: Processor
+    cluster: Cluster
+    instance_name: str | None = None
+    stays_in_group: bool = False

@@ -1,0 +1,161 @@
+"""The log of a real cluster: aiokafka outside any consumer group.
+
+Reading has a consumer of its own without a group, so a restore or a look into a gap never touches the worker's
+group, its fetch positions or its heartbeats. Appending goes through whole record batches with acks=all.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from streams.cluster import Cluster
+from streams.log import TP, Entry, LogError, Record, Span
+
+# A broker takes 1 MiB a message set by default (message.max.bytes); a little less leaves room for its header.
+BATCH_BYTES = 1_000_000
+# Restores read far ahead: 4 MiB a partition and fetch keeps aiokafka busy with parsing, not with waiting.
+FETCH_BYTES = 4 << 20
+READ_RECORDS = 20_000
+# Longer than a leader's election on a three-node cluster; a broker that is away longer fails the flush, which is
+# tried again with the same bytes.
+REQUEST_TIMEOUT_MS = 30_000
+
+
+class KafkaLog:
+    """Reads and appends with aiokafka. `start()` before use, `stop()` after; one event loop."""
+
+    def __init__(self, cluster: Cluster, *, client_id: str = "millrace") -> None:
+        """Keep the settings; nothing connects before `start`."""
+        self._config: dict[str, Any] = {"client_id": client_id, **cluster.aiokafka()}
+        self._producer: AIOKafkaProducer | None = None
+        self._reader: AIOKafkaConsumer | None = None
+        self._reading = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Connect. Raises `LogError` when no broker answers."""
+        self._producer = AIOKafkaProducer(
+            acks="all",
+            enable_idempotence=True,
+            compression_type="lz4",
+            max_batch_size=BATCH_BYTES,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            **self._config,
+        )
+        self._reader = AIOKafkaConsumer(
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            max_partition_fetch_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=100,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
+            **self._config,
+        )
+        try:
+            await asyncio.gather(self._producer.start(), self._reader.start())
+        except KafkaError as error:
+            await self.stop()
+            raise LogError(f"no connection to Kafka: {error}") from error
+
+    async def stop(self) -> None:
+        """Send what is still queued and disconnect."""
+        producer, self._producer = self._producer, None
+        reader, self._reader = self._reader, None
+        for client in (producer, reader):
+            if client is not None:
+                await client.stop()
+
+    async def start_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
+        """Each partition's first offset."""
+        wanted = [TopicPartition(*tp) for tp in tps]
+        if not wanted:
+            return {}
+        try:
+            found = await self._connected_reader().beginning_offsets(wanted)
+        except KafkaError as error:
+            raise LogError(f"start offsets: {error!r}") from error
+        return {TP(*tp): offset for tp, offset in found.items()}
+
+    async def end_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
+        """Each partition's end offset."""
+        wanted = [TopicPartition(*tp) for tp in tps]
+        if not wanted:
+            return {}
+        try:
+            found = await self._connected_reader().end_offsets(wanted)
+        except KafkaError as error:
+            raise LogError(f"end offsets: {error!r}") from error
+        return {TP(*tp): offset for tp, offset in found.items()}
+
+    async def read(self, spans: Mapping[TP, tuple[int, int]]) -> AsyncIterator[tuple[TP, Sequence[Record]]]:
+        """Yield every record of the spans. One read at a time; others wait."""
+        left = {tp: end for tp, (start, end) in spans.items() if start < end}
+        if not left:
+            return
+        async with self._reading:
+            reader = self._connected_reader()
+            try:
+                reader.assign([TopicPartition(*tp) for tp in left])
+                for tp in left:
+                    reader.seek(TopicPartition(*tp), spans[tp][0])
+                while left:
+                    batches = await reader.getmany(timeout_ms=200, max_records=READ_RECORDS)
+                    for key, records in batches.items():
+                        tp = TP(*key)
+                        end = left.get(tp)
+                        if end is None:
+                            continue
+                        if records[-1].offset >= end:
+                            records = [r for r in records if r.offset < end]
+                        if records:
+                            yield tp, records
+                    await self._drop_finished(reader, left)
+            except KafkaError as error:
+                raise LogError(f"reading {sorted(left)}: {error!r}") from error
+            finally:
+                reader.unsubscribe()
+
+    async def _drop_finished(self, reader: AIOKafkaConsumer, left: dict[TP, int]) -> None:
+        # The last record before an end may be gone (compaction), so the position decides, not the records.
+        for tp in list(left):
+            key = TopicPartition(*tp)
+            if await reader.position(key) >= left[tp]:
+                del left[tp]
+                reader.pause(key)
+
+    async def append(self, appends: Mapping[TP, Sequence[Entry]]) -> dict[TP, list[Span]]:
+        """Send every entry as record batches and wait for all acks; on any failure raise `LogError`."""
+        sent: dict[TP, list[tuple[asyncio.Future[Any], int]]] = {}
+        try:
+            for tp, entries in appends.items():
+                sent[tp] = [pair async for pair in self._send(tp, entries)]
+            acks = [ack for pairs in sent.values() for ack, _ in pairs]
+            await asyncio.gather(*acks)
+        except KafkaError as error:
+            raise LogError(f"appending: {error!r}") from error
+        return {tp: [Span(ack.result().offset, count) for ack, count in pairs] for tp, pairs in sent.items()}
+
+    async def _send(
+        self, tp: TP, entries: Sequence[Entry]
+    ) -> AsyncIterator[tuple[asyncio.Future[Any], int]]:
+        producer = self._connected_producer()
+        batch = producer.create_batch()
+        for key, value, headers in entries:
+            if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
+                yield await producer.send_batch(batch, tp.topic, partition=tp.partition), batch.record_count()
+                batch = producer.create_batch()
+                batch.append(key=key, value=value, timestamp=None, headers=headers)
+        if batch.record_count():
+            batch.close()
+            yield await producer.send_batch(batch, tp.topic, partition=tp.partition), batch.record_count()
+
+    def _connected_producer(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            raise LogError("the log is not started")
+        return self._producer
+
+    def _connected_reader(self) -> AIOKafkaConsumer:
+        if self._reader is None:
+            raise LogError("the log is not started")
+        return self._reader

@@ -1,0 +1,94 @@
+"""The accumulators of one table in one partition that are in memory, over those in RocksDB.
+
+Dirty cells differ from what the last flush wrote. Clean cells of closed slices leave after a flush (no event can
+touch them any more); past `MAX_CLEAN_CELLS` clean cells of open slices leave too and are read again when needed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tables.accumulators import DIRTY, decode_key, encode_key
+from tables.store import Store
+from tables.table import Table
+
+Cell = list[Any]
+Taken = list[tuple[int, str, Cell]]
+
+# About 300 bytes each for a row of sums: 60 MB a table and partition at the most.
+MAX_CLEAN_CELLS = 200_000
+
+
+@dataclass
+class Cache:
+    """Cells by slice start (ms) and key."""
+
+    table: Table
+    store: Store
+    windows: dict[int, dict[str, Cell]] = field(default_factory=dict)
+    dirty: Taken = field(default_factory=list)
+    newest_stored: int = -1
+
+    def __post_init__(self) -> None:
+        """Note the newest stored slice: what is newer needs no look into RocksDB."""
+        key = self.store.newest_key(self.table.name)
+        if key is not None:
+            self.newest_stored = decode_key(key)[0]
+
+    def load(self, window: int, key: str) -> Cell:
+        """Bring a cell into memory: as stored, or new."""
+        cell = self._stored(window, key) or self.table.row.new_cell()
+        self.windows.setdefault(window, {})[key] = cell
+        return cell
+
+    def _stored(self, window: int, key: str) -> Cell | None:
+        if window > self.newest_stored:
+            return None
+        raw = self.store.get(self.table.name, encode_key(window, key))
+        return self.table.row.decode(raw)[1] if raw is not None else None
+
+    def peek(self, window: int, key: str) -> Cell | None:
+        """A cell if it is in memory."""
+        return self.windows.get(window, {}).get(key)
+
+    def take_dirty(self) -> Taken:
+        """Hand over the dirty cells as clean; `give_back` undoes it."""
+        taken, self.dirty[:] = list(self.dirty), []
+        for _, _, cell in taken:
+            cell[DIRTY] = False
+        return taken
+
+    def give_back(self, taken: Taken) -> None:
+        """Make cells dirty again whose flush failed."""
+        for window, key, cell in taken:
+            if not cell[DIRTY]:
+                cell[DIRTY] = True
+                self.dirty.append((window, key, cell))
+
+    def stored_up_to(self, window: int) -> None:
+        """Note that a slice was written."""
+        self.newest_stored = max(self.newest_stored, window)
+
+    def evict(self, closed_before: int) -> None:
+        """Let clean cells go: all of closed slices, and of open ones if there are too many."""
+        full = self.cells() > MAX_CLEAN_CELLS
+        for window in list(self.windows):
+            if window < closed_before or full:
+                kept = {k: c for k, c in self.windows[window].items() if c[DIRTY]}
+                if kept:
+                    self.windows[window] = kept
+                else:
+                    del self.windows[window]
+
+    def drop_before(self, window: int) -> None:
+        """Forget expired slices."""
+        for old in [w for w in self.windows if w < window]:
+            del self.windows[old]
+
+    def stored(self, start: int, end: int) -> Iterator[tuple[bytes, bytes]]:
+        """Key and value bytes of the slices `[start, end)` as the last flush left them."""
+        return self.store.scan(self.table.name, encode_key(start, ""), encode_key(end, ""))
+
+    def cells(self) -> int:
+        """How many cells are in memory."""
+        return sum(map(len, self.windows.values()))

@@ -1,0 +1,283 @@
+"""A flush: what was applied becomes durable, in an order that a crash cannot hurt anywhere.
+
+1. Dirty accumulators are encoded at one moment, together with the position and watermark that they stand for.
+2. Changelog records, expiry tombstones, late events, dead letters and partials of closed slices are appended; all
+   acknowledgements are awaited (acks=all).
+3. *Foreign writers.* Each changelog's acknowledgement must continue our own last offset. If it does not, somebody
+   else (a zombie: a former owner that was paused) wrote in between. What it wrote is read, the state with the higher
+   stamp is kept, and where that is ours it is appended again: compaction keeps a key's last record, so the last one
+   must be the best one. Until then there is no progress and no local write.
+4. The progress record is appended: everything below `position` is in the changelogs up to the named ends.
+5. One WriteBatch takes the local store there, with the same bytes.
+6. Only now may the position be committed.
+
+Crash after 2: the accumulators are ahead of the progress; their stamps make the replay harmless. After 4: the store
+is behind; it reads the changelog's tail. After 5: the committed offset is behind; records below the position are
+skipped. On an error or a cancellation before 5 ends the cells are dirty again, and the next flush repeats it all.
+
+*Expiry.* A slice is dropped only when an earlier flush's progress covers its end plus the retention: were it dropped
+in the flush that closes it, a replay from the progress before would start it anew from nothing.
+"""
+
+import time
+from dataclasses import dataclass, field
+from itertools import chain
+
+from streams.log import TP, Entry, Span
+from tables.accumulators import DIRTY, STAMP, decode_key, encode_key, stamp_of
+from tables.cache import Cache, Taken
+from tables.finals import derived_records, final_before
+from tables.partition import Feed, Partition
+from tables.progress import Progress, encode
+
+Pairs = list[tuple[bytes, bytes]]
+
+
+@dataclass
+class TableFlush:
+    """One table's part of a flush: `puts` and `drops` go to the changelog and, in the end, into the store."""
+
+    feed: Feed
+    cache: Cache
+    tp: TP
+    taken: Taken
+    puts: Pairs = field(default_factory=list)
+    drops: list[bytes] = field(default_factory=list)
+    expire: tuple[int, int] | None = None
+    end: int = 0
+
+
+@dataclass
+class Pending:
+    """Everything that one flush writes."""
+
+    tables: list[TableFlush]
+    progress: list[Progress]
+    side: list[tuple[Feed, list[tuple[TP, Entry]]]]
+    derived: list[tuple[TP, Entry]]
+
+
+async def flush(partition: Partition) -> bool:
+    """Make all applied records durable. Returns whether there was anything to do.
+
+    Raises `LogError` when the log cannot be written now; nothing is lost, the next flush tries again.
+    """
+    async with partition.lock:
+        if not partition.changed:
+            return False
+        started = time.perf_counter()
+        pending = take(partition)
+        try:
+            await _append(partition, pending)
+            await _append_progress(partition, pending)
+            _write_store(partition, pending)
+        except BaseException:
+            _give_back(pending)
+            raise
+        _finish(partition, pending, time.perf_counter() - started)
+        return True
+
+
+def take(partition: Partition) -> Pending:
+    """Encode what is dirty and note what it stands for, in one uninterrupted step."""
+    tables, progress, side, derived = [], [], [], []
+    for feed in partition.feeds.values():
+        if feed.position is None:
+            continue
+        out, feed.side = feed.side, []
+        for cache in feed.caches:
+            derived += derived_records(partition, feed, cache)
+            tables.append(_take_table(partition, feed, cache))
+        if feed.changed:
+            progress.append(_progress(partition, feed))
+        side.append((feed, out))
+    return Pending(tables, progress, side, derived)
+
+
+def _take_table(partition: Partition, feed: Feed, cache: Cache) -> TableFlush:
+    taken = cache.take_dirty()
+    encode_cell, epoch = cache.table.row.encode, partition.epoch
+    puts = [(encode_key(window, key), encode_cell(cell, epoch)) for window, key, cell in taken]
+    tp = TP(partition.group.changelog(cache.table).name, partition.number)
+    table_flush = TableFlush(feed, cache, tp, taken, puts)
+    horizon = expired_before(feed, cache)
+    start = partition.expired_before.get(cache.table.name, 0)
+    if horizon > start:
+        table_flush.expire = (start, horizon)
+        table_flush.drops = [key for key, _ in cache.stored(start, horizon)]
+    return table_flush
+
+
+def expired_before(feed: Feed, cache: Cache) -> int:
+    """Slices that start before this are to be dropped: what the last durable progress has left behind."""
+    if feed.durable is None:
+        return 0
+    if feed.source.finals_of is not None:
+        return final_before(feed.durable.marks, feed)
+    slice_ms = feed.source.time.slice_ms
+    edge = feed.durable.watermark - cache.table.retention_ms
+    return max(0, edge - edge % slice_ms)
+
+
+def _progress(partition: Partition, feed: Feed) -> Progress:
+    assert feed.position is not None
+    seen = feed.intake.seen
+    return Progress(
+        topic=feed.tp.topic,
+        partition=partition.number,
+        position=feed.position,
+        watermark=feed.intake.watermark,
+        epoch=partition.epoch,
+        generation=partition.generation,
+        committed=feed.committed,
+        topic_id=partition.topic_ids.get(feed.tp.topic, ""),
+        read_back=seen.read_back_from if seen is not None else None,
+        since=feed.since,
+        schemas={cache.table.name: cache.table.row.fingerprint for cache in feed.caches},
+        marks=dict(feed.marks),
+    )
+
+
+async def _append(partition: Partition, pending: Pending) -> None:
+    appends: dict[TP, list[Entry]] = {}
+    for table in pending.tables:
+        table.end = partition.ends[table.cache.table.name]
+        entries = [Entry(key, value) for key, value in table.puts] + [Entry(key, None) for key in table.drops]
+        if entries:
+            appends[table.tp] = entries
+    for tp, entry in chain(pending.derived, *(out for _, out in pending.side)):
+        appends.setdefault(tp, []).append(entry)
+    spans = await partition.log.append(appends) if appends else {}
+    for table in pending.tables:
+        known = partition.gaps.pop(table.cache.table.name, None)
+        gaps = [known] if known is not None else []
+        gaps += _gaps(table, spans.get(table.tp, []))
+        while gaps:
+            again = await _absorb(partition, table, gaps)
+            spans = await partition.log.append({table.tp: again}) if again else {}
+            gaps = _gaps(table, spans.get(table.tp, []))
+
+
+def _gaps(table: TableFlush, spans: list[Span]) -> list[tuple[int, int]]:
+    """Offsets between our own records that are not ours."""
+    gaps = []
+    for span in spans:
+        if span.base > table.end:
+            gaps.append((table.end, span.base))
+        table.end = max(table.end, span.end)
+    return gaps
+
+
+async def _absorb(partition: Partition, table: TableFlush, gaps: list[tuple[int, int]]) -> list[Entry]:
+    """Read what somebody else wrote; adopt what is ahead of us, and return what is to be said again."""
+    foreign: dict[bytes, bytes | None] = {}
+    for gap in gaps:
+        async for _, records in partition.log.read({table.tp: gap}):
+            for record in records:
+                if record.key is not None:
+                    foreign[record.key] = _better(foreign.get(record.key), record.value)
+        table.end = max(table.end, gap[1])
+    written = dict(table.puts)
+    settled = [_settle(partition, table, key, value, written.get(key)) for key, value in foreign.items()]
+    return [entry for entry in settled if entry is not None]
+
+
+def _better(a: bytes | None, b: bytes | None) -> bytes | None:
+    if a is None or b is None:
+        return a if b is None else b
+    return a if stamp_of(a) >= stamp_of(b) else b
+
+
+def _settle(
+    partition: Partition, table: TableFlush, key: bytes, foreign: bytes | None, written: bytes | None
+) -> Entry | None:
+    window, name = decode_key(key)
+    row = table.cache.table.row
+    if window < max(partition.expired_before.get(table.cache.table.name, 0), (table.expire or (0, 0))[1]):
+        return Entry(key, None) if foreign is not None else None
+    cell = table.cache.peek(window, name)
+    if cell is not None and cell[STAMP] >= 0:
+        ours: bytes | None = row.encode(cell, partition.epoch)
+    else:
+        ours = written or partition.store.get(table.cache.table.name, key)
+    if ours is not None and (foreign is None or stamp_of(ours) >= stamp_of(foreign)):
+        table.puts.append((key, ours))
+        return Entry(key, ours)
+    if foreign is None:
+        return None
+    _adopt(table, key, foreign)
+    # Said again even though it is in the log: an older record of ours may have landed after it, and the last one of
+    # a key is what compaction keeps.
+    return Entry(key, foreign)
+
+
+def _adopt(table: TableFlush, key: bytes, foreign: bytes) -> None:
+    """Take over an accumulator that is ahead of ours: it was folded from the same records, only further."""
+    window, name = decode_key(key)
+    _, theirs = table.cache.table.row.decode(foreign)
+    cell = table.cache.peek(window, name)
+    if cell is not None:
+        theirs[DIRTY] = cell[DIRTY]
+        cell[:] = theirs
+    table.puts.append((key, foreign))
+    table.cache.stored_up_to(window)
+    table.feed.highest = max(table.feed.highest, theirs[STAMP])
+
+
+async def _append_progress(partition: Partition, pending: Pending) -> None:
+    named: list[Progress] = []
+    for progress in pending.progress:
+        ends = {t.cache.table.name: t.end for t in pending.tables if t.feed.tp.topic == progress.topic}
+        named.append(_with_ends(progress, ends))
+    pending.progress = named
+    tp = TP(partition.group.progress.name, partition.number)
+    entries = [progress.entry() for progress in named]
+    entries += [Entry(key, None) for key in partition.stale_progress]
+    if entries:
+        await partition.log.append({tp: entries})
+    partition.stale_progress = []
+
+
+def _with_ends(progress: Progress, ends: dict[str, int]) -> Progress:
+    fields = {name: getattr(progress, name) for name in progress.__struct_fields__}
+    return Progress(**{**fields, "ends": ends})
+
+
+def _write_store(partition: Partition, pending: Pending) -> None:
+    change = partition.store.change()
+    for table in pending.tables:
+        name = table.cache.table.name
+        if table.expire is not None:
+            change.delete_range(name, encode_key(table.expire[0], ""), encode_key(table.expire[1], ""))
+        change.put_all(name, table.puts)
+        change.meta(f"next:{name}", str(table.end).encode())
+        change.meta(f"schema:{name}", table.cache.table.row.fingerprint.encode())
+    for progress in pending.progress:
+        change.meta(f"progress:{progress.topic}", encode(progress))
+        highest = partition.feeds[progress.topic].highest
+        change.meta(f"highest:{progress.topic}", str(highest).encode())
+    change.write()
+
+
+def _finish(partition: Partition, pending: Pending, seconds: float) -> None:
+    for progress in pending.progress:
+        feed = partition.feeds[progress.topic]
+        feed.durable = progress
+        feed.counters.flushes += 1
+        feed.counters.flush_s += seconds
+    for table in pending.tables:
+        cache, name = table.cache, table.cache.table.name
+        partition.ends[name] = table.end
+        if table.puts:
+            cache.stored_up_to(max(window for window, _ in map(decode_key, (key for key, _ in table.puts))))
+        if table.expire is not None:
+            partition.expired_before[name] = table.expire[1]
+            cache.drop_before(table.expire[1])
+        cache.evict(table.feed.source.time.closed_before(table.feed.intake.watermark))
+
+
+def _give_back(pending: Pending) -> None:
+    for table in pending.tables:
+        table.cache.give_back(table.taken)
+    for feed, out in pending.side:
+        feed.side = out + feed.side

@@ -1,0 +1,200 @@
+"""One source partition of a group: its position, its accumulators, and what goes out with the next flush.
+
+Positions are our own. A batch moves `position` when it is applied; a flush makes what was applied durable and only
+then is it committed. Records below `position` are never applied again in this life, whatever is delivered (a seek
+inside the process, a batch from before a rebalance). After a restart `position` comes from the newest progress, and
+accumulators that a torn flush left ahead of it are protected by their stamps.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from streams.dead_letters import dead_letter, late_entry
+from streams.errors import MillraceError
+from streams.intake import Batch, Intake
+from streams.log import TP, Entry, Log, Record
+from tables.cache import Cache
+from tables.folding import Poison, Rows, fold_all, fold_one
+from tables.progress import Progress
+from tables.store import Store
+from tables.table import Group, Source, Table
+
+# So many events in a row that no fold can take are not bad events: the fold, the disk or the memory is broken.
+POISON_LIMIT = 100
+
+
+class Gap(Exception):
+    """Delivery skipped records: the consumer has to go back to `position`."""
+
+    def __init__(self, tp: TP, position: int) -> None:
+        """Name where to go on."""
+        super().__init__(f"{tp.topic}[{tp.partition}] must be read from {position} again")
+        self.tp = tp
+        self.position = position
+
+
+class TooMuchPoison(MillraceError):
+    """Everything fails: stop instead of draining the topic into dead letters."""
+
+
+@dataclass
+class Counters:
+    """What a source partition has seen in this life of the worker."""
+
+    events: int = 0
+    dead: int = 0
+    late: int = 0
+    duplicates: int = 0
+    flushes: int = 0
+    flush_s: float = 0.0
+
+
+@dataclass
+class Feed:
+    """One source of the partition: where it stands, and its tables' caches."""
+
+    source: Source
+    tp: TP
+    intake: Intake
+    caches: list[Cache]
+    position: int | None = None
+    highest: int = -1
+    durable: Progress | None = None
+    committed: int = -1
+    since: dict[str, int] = field(default_factory=dict)
+    side: list[tuple[TP, Entry]] = field(default_factory=list)
+    counters: Counters = field(default_factory=Counters)
+    doubted: tuple[int, int] | None = None
+    poison_run: int = 0
+    careful_until: int = -1
+    marks: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is something that the last flush did not have."""
+        return self.position is not None and (self.durable is None or self.position != self.durable.position)
+
+
+@dataclass
+class Partition:
+    """All feeds of one partition number over one store. Made by `tables.recovery`."""
+
+    group: Group
+    number: int
+    store: Store
+    log: Log
+    feeds: dict[str, Feed]
+    ends: dict[str, int]
+    generation: int = 0
+    epoch: int = 0
+    topic_ids: dict[str, str] = field(default_factory=dict)
+    stale_progress: list[bytes] = field(default_factory=list)
+    gaps: dict[str, tuple[int, int]] = field(default_factory=dict)
+    expired_before: dict[str, int] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    broken: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether a flush has something to do."""
+        return not self.broken and (bool(self.gaps) or any(feed.changed for feed in self.feeds.values()))
+
+    def apply(self, topic: str, records: Sequence[Record], base: int | None = None) -> int:
+        """Apply consecutive records and return how many were new.
+
+        `base` is where delivery stood before the batch, None when it is not known (after a seek). Raises `Gap` if
+        records between the position and this batch were never delivered.
+        """
+        feed = self.feeds[topic]
+        records = self._new_records(feed, records, base)
+        if not records:
+            return 0
+        try:
+            batch = feed.intake.take(records)
+            self._apply_batch(feed, batch)
+        except BaseException:
+            self.broken = True  # accumulators may be torn: only a restore from what is durable may follow
+            raise
+        feed.position = records[-1].offset + 1
+        feed.counters.events += len(records)
+        feed.counters.duplicates += batch.duplicates
+        return len(records)
+
+    def _new_records(self, feed: Feed, records: Sequence[Record], base: int | None) -> Sequence[Record]:
+        position, first = feed.position, records[0].offset
+        if position is None:
+            return records
+        if records[-1].offset < position:
+            return ()
+        if first < position:
+            return [r for r in records if r.offset >= position]
+        if base is not None and base > position:
+            raise Gap(feed.tp, position)
+        if base is None and first > position and feed.doubted != (position, first):
+            # A hole right after a seek: either records were lost on the way, or offsets are missing in the log
+            # itself (compaction, transaction markers). Reading from the position once more tells.
+            feed.doubted = (position, first)
+            raise Gap(feed.tp, position)
+        return records
+
+    def _apply_batch(self, feed: Feed, batch: Batch) -> None:
+        tables = [cache.table for cache in feed.caches]
+        careful = bool(batch.offsets) and batch.offsets[0] <= feed.careful_until
+        columns = None if careful else fold_all(tables, batch.events)
+        if columns is None:
+            columns = self._fold_each(feed, tables, batch)
+        self._set_aside(feed, batch)
+        if not batch.offsets:
+            return
+        checked = batch.offsets[0] <= feed.highest
+        for cache, rows in zip(feed.caches, columns, strict=True):
+            row = cache.table.row
+            run = row.apply_checked if checked else row.apply
+            run(batch.offsets, batch.windows, rows, cache.windows, cache.load, cache.dirty)
+        feed.highest = max(feed.highest, batch.offsets[-1])
+        if feed.source.mark is not None:
+            _raise_marks(feed.marks, map(feed.source.mark, batch.events))
+
+    def _fold_each(self, feed: Feed, tables: list[Table], batch: Batch) -> list[list[Rows]]:
+        """Fold event by event; what no fold can take becomes a dead letter, everything else stays."""
+        good: list[int] = []
+        folded: list[list[Rows]] = []
+        for i, event in enumerate(batch.events):
+            try:
+                folded.append(fold_one(tables, event))
+            except Poison as poison:
+                batch.dead.append((batch.records[i], str(poison)))
+                self._count_poison(feed, batch.offsets[i], poison)
+                continue
+            good.append(i)
+            feed.poison_run = 0
+        batch.keep(good)
+        return [[rows[t] for rows in folded] for t in range(len(tables))]
+
+    def _count_poison(self, feed: Feed, offset: int, poison: Poison) -> None:
+        feed.poison_run += 1
+        if feed.poison_run > POISON_LIMIT:
+            raise TooMuchPoison(
+                f"{POISON_LIMIT} events of {feed.tp.topic}[{feed.tp.partition}] in a row failed, the last at offset "
+                f"{offset}: {poison}; none of them was skipped: mend the cause and start again"
+            )
+
+    def _set_aside(self, feed: Feed, batch: Batch) -> None:
+        topic, partition = feed.source.topic, feed.tp.partition
+        if batch.dead:
+            to = TP(topic.dead_letters.name, partition)
+            feed.side += [(to, dead_letter(feed.tp, record, reason)) for record, reason in batch.dead]
+            feed.counters.dead += len(batch.dead)
+        if batch.late:
+            to = TP(topic.late.name, partition)
+            feed.side += [(to, late_entry(feed.tp, record)) for record in batch.late]
+            feed.counters.late += len(batch.late)
+
+
+
+
+def _raise_marks(marks: dict[str, int], found: Iterable[tuple[str, int] | None]) -> None:
+    for mark in found:
+        if mark is not None and mark[1] > marks.get(mark[0], -1):
+            marks[mark[0]] = mark[1]

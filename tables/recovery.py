@@ -1,0 +1,300 @@
+"""Bringing partitions back: what is durable is read, and accumulators stand as of the newest progress or ahead of it.
+
+Order matters. First the progress topic is read to its end, *then* the changelogs' ends are asked for and read up to:
+a progress is written after its changelog records are acknowledged, so every end that a progress names has been read
+(the ends of several topics cannot be read at one moment).
+
+- Records of the source below the newest progress' position are skipped whole: their late events and dead letters
+  were decided then, with an older watermark.
+- Beyond it, accumulators of a torn flush may be ahead. `highest` is the highest stamp seen: batches that start at or
+  below it are applied with the stamp check on.
+- Of a key's changelog records the one with the highest stamp is kept, not the last: a zombie may have written late.
+- Keys of slices behind the retention horizon are ignored: a zombie's put would bring a dropped slice back.
+- The local store only spares reading: it is wiped when it does not fit (deleted topic, other table layout), and
+  everything is read from the changelogs.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from streams.codecs import decoder
+from streams.dedupe import Seen
+from streams.errors import MillraceError
+from streams.intake import NO_WATERMARK, Intake
+from streams.log import TP, Log, Record
+from tables import progress as progress_records
+from tables.accumulators import encode_key, stamp_of
+from tables.cache import Cache
+from tables.partition import Feed, Partition
+from tables.progress import Progress
+from tables.store import Store, StoreLocked, wipe
+from tables.table import Group, Source, Table
+
+LOCK_WAIT_S = 2.0
+LOCK_POLL_S = 0.05
+
+
+class StateUnfit(MillraceError):
+    """What is kept does not fit the source or the table any more; the text says the way out."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A partition that is ready, and what it took."""
+
+    partition: Partition
+    changelog_records: int
+    seconds: float
+    private: bool
+
+
+async def restore(
+    group: Group,
+    numbers: Sequence[int],
+    directory: Path,
+    log: Log,
+    *,
+    generation: int = 0,
+    topic_ids: Mapping[str, str] | None = None,
+    private_suffix: str = "private",
+    lock_wait_s: float = LOCK_WAIT_S,
+    on_records: Callable[[int], None] | None = None,
+) -> list[Restored]:
+    """Open and bring up to date the partitions of these numbers. Raises `StateUnfit`, `StoreDamaged`, `LogError`."""
+    started = time.perf_counter()
+    deadline = time.monotonic() + lock_wait_s
+    stores: dict[int, tuple[Store, bool]] = {}
+    try:
+        for number in numbers:
+            stores[number] = await _open(group, number, directory, private_suffix, deadline)
+        progress, stale = await _read_progress(group, numbers, log, generation)
+        partitions = {}
+        for number in numbers:
+            store = stores[number][0]
+            partitions[number] = _assemble(group, number, store, log, progress[number], generation, topic_ids or {})
+            partitions[number].stale_progress = stale[number]
+        await _check_sources(partitions, log)
+        counts = await _read_changelogs(partitions, log, on_records)
+        await _relearn(partitions, log)
+    except BaseException:
+        for store, _ in stores.values():
+            store.close()
+        raise
+    seconds = time.perf_counter() - started
+    return [Restored(partitions[n], counts[n], seconds, stores[n][1]) for n in numbers]
+
+
+async def _open(
+    group: Group, number: int, directory: Path, suffix: str, deadline: float
+) -> tuple[Store, bool]:
+    tables = [table.name for table in group.tables if table in _of_partition(group, number)]
+    path = directory / group.name / str(number)
+    while True:
+        try:
+            return Store(path, tables), False
+        except StoreLocked:
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(LOCK_POLL_S)
+    # The owner before us still holds the lock: paused, or slow to end. A stopped process keeps its lock for ever.
+    private = path.with_name(f"{number}.{suffix}")
+    with contextlib.suppress(StoreLocked):
+        return Store(private, tables), True
+    raise StoreLocked(f"state directories {path} and {private} are both open in other processes: give --name or --state")
+
+
+def _of_partition(group: Group, number: int) -> list[Table]:
+    return [t for s in group.sources if number < s.topic.partitions for t in s.tables]
+
+
+async def _read_progress(
+    group: Group, numbers: Iterable[int], log: Log, generation: int
+) -> tuple[dict[int, dict[str, Progress]], dict[int, list[bytes]]]:
+    tps = {TP(group.progress.name, n): n for n in numbers}
+    starts, ends = await log.start_offsets(tps), await log.end_offsets(tps)
+    records: dict[int, list[Record]] = {n: [] for n in tps.values()}
+    async for tp, batch in log.read({tp: (starts[tp], ends[tp]) for tp in tps}):
+        records[tps[tp]] += batch
+    newest = {n: progress_records.newest(found, n) for n, found in records.items()}
+    return newest, {n: progress_records.stale_keys(found, generation) for n, found in records.items()}
+
+
+def _assemble(
+    group: Group,
+    number: int,
+    store: Store,
+    log: Log,
+    progress: dict[str, Progress],
+    generation: int,
+    topic_ids: Mapping[str, str],
+) -> Partition:
+    feeds = {}
+    for source in group.sources:
+        if number < source.topic.partitions:
+            name = source.topic.name
+            feeds[name] = _feed(source, number, store, _newer(store, name, progress.get(name)), topic_ids.get(name, ""))
+    epoch = max([feed.durable.epoch for feed in feeds.values() if feed.durable] or [0])
+    ends = {cache.table.name: store.next_offset(cache.table.name) for f in feeds.values() for cache in f.caches}
+    return Partition(group, number, store, log, feeds, ends, generation, epoch, dict(topic_ids))
+
+
+def _newer(store: Store, topic: str, written: Progress | None) -> Progress | None:
+    raw = store.meta(f"progress:{topic}")
+    local = progress_records.decode(raw) if raw is not None else None
+    if local is not None and written is not None:
+        return local if local.order > written.order else written
+    return written or local
+
+
+def _feed(source: Source, number: int, store: Store, progress: Progress | None, topic_id: str) -> Feed:
+    if progress is not None:
+        _check_fit(source, progress, topic_id)
+    seen = Seen(round(source.topic.dedupe_s * 1000)) if source.topic.dedupe_s else None
+    assert source.topic.value is not None or source.decode is not None
+    decode = source.decode or decoder(source.topic.value)  # type: ignore[arg-type]  # one of them is there
+    intake = Intake(decode, source.time_of, source.time, seen)
+    feed = Feed(source, TP(source.topic.name, number), intake, [Cache(table, store) for table in source.tables])
+    highest = store.meta(f"highest:{source.topic.name}")
+    feed.highest = int(highest) if highest is not None else -1
+    if progress is not None:
+        feed.durable, feed.position, feed.committed = progress, progress.position, progress.committed
+        feed.marks, intake.watermark = dict(progress.marks), progress.watermark
+    start = 0 if progress is None else progress.position
+    known = {} if progress is None else progress.since
+    feed.since = {table.name: known.get(table.name, start) for table in source.tables}
+    return feed
+
+
+def _check_fit(source: Source, progress: Progress, topic_id: str) -> None:
+    name = source.topic.name
+    if topic_id and progress.topic_id and topic_id != progress.topic_id:
+        raise StateUnfit(
+            f"topic {name} was deleted and made anew since its tables were written: their offsets mean nothing now; "
+            "replay the group from earliest, or give it another name"
+        )
+    for table in source.tables:
+        written = progress.schemas.get(table.name, table.row.fingerprint)
+        if written != table.row.fingerprint:
+            raise StateUnfit(
+                f"table {table.name} was written with other aggregates ({written}, now {table.row.fingerprint}): "
+                "replay the group from earliest, or give the table another name"
+            )
+
+
+async def _check_sources(partitions: Mapping[int, Partition], log: Log) -> None:
+    feeds = [feed for p in partitions.values() for feed in p.feeds.values() if feed.position is not None]
+    ends = await log.end_offsets([feed.tp for feed in feeds])
+    for feed in feeds:
+        if feed.position is not None and feed.position > ends[feed.tp]:
+            raise StateUnfit(
+                f"{feed.tp.topic}[{feed.tp.partition}] ends at {ends[feed.tp]}, but its tables contain everything "
+                f"before {feed.position}: records were lost or the topic was made anew; replay the group from earliest"
+            )
+
+
+async def _read_changelogs(
+    partitions: Mapping[int, Partition], log: Log, on_records: Callable[[int], None] | None
+) -> dict[int, int]:
+    targets = {
+        TP(p.group.changelog(cache.table).name, p.number): (p, feed, cache)
+        for p in partitions.values()
+        for feed in p.feeds.values()
+        for cache in feed.caches
+    }
+    starts, ends = await log.start_offsets(targets), await log.end_offsets(targets)
+    spans = {}
+    for tp, (partition, _, cache) in targets.items():
+        name = cache.table.name
+        if partition.ends[name] > ends[tp]:
+            raise StateUnfit(
+                f"changelog {tp.topic}[{tp.partition}] ends at {ends[tp]}, but local state has read to "
+                f"{partition.ends[name]}: the topic was made anew; delete {partition.store.path} or replay the group"
+            )
+        spans[tp] = (max(starts[tp], partition.ends[name]), ends[tp])
+        partition.ends[name] = ends[tp]
+    counts = dict.fromkeys(partitions, 0)
+    async for tp, records in log.read(spans):
+        partition, feed, cache = targets[tp]
+        apply_changelog(partition, feed, cache, records)
+        counts[partition.number] += len(records)
+        if on_records is not None:
+            on_records(len(records))
+    _check_named_ends(partitions)
+    return counts
+
+
+def _check_named_ends(partitions: Mapping[int, Partition]) -> None:
+    for partition in partitions.values():
+        for feed in partition.feeds.values():
+            for name, end in (feed.durable.ends if feed.durable else {}).items():
+                if end > partition.ends.get(name, end):
+                    raise StateUnfit(
+                        f"the changelog of table {name}, partition {partition.number}, ends before what its progress "
+                        "names: the topic lost records or was made anew; replay the group from earliest"
+                    )
+
+
+def apply_changelog(partition: Partition, feed: Feed, cache: Cache, records: Sequence[Record]) -> None:
+    """Take a stretch of a changelog into the store, and remember how far it was read."""
+    name = cache.table.name
+    horizon = encode_key(horizon_of(feed, cache.table), "")
+    best: dict[bytes, bytes | None] = {}
+    for record in records:
+        key, value = record.key, record.value
+        if key is None or key < horizon:
+            continue
+        known = best.get(key)
+        if value is None or known is None or stamp_of(value) >= stamp_of(known):
+            best[key] = value
+    stored = partition.store.get_many(name, list(best))
+    puts = [
+        (key, value)
+        for (key, value), old in zip(best.items(), stored, strict=True)
+        if value is not None and (old is None or stamp_of(value) > stamp_of(old))
+    ]
+    change = partition.store.change()
+    change.put_all(name, puts)
+    change.delete_all(name, [key for key, value in best.items() if value is None])
+    change.meta(f"next:{name}", str(records[-1].offset + 1).encode())
+    if puts:
+        top = max(stamp_of(value) for _, value in puts)
+        feed.highest = max(feed.highest, int.from_bytes(top[4:], "big"))
+        cache.stored_up_to(int.from_bytes(max(key for key, _ in puts)[:8], "big"))
+    change.meta(f"highest:{feed.tp.topic}", str(feed.highest).encode())
+    change.write()
+
+
+def horizon_of(feed: Feed, table: Table) -> int:
+    """Slices that start before this are gone, whatever a changelog says (ms)."""
+    if feed.durable is None:
+        return 0
+    edge = feed.durable.watermark - table.retention_ms
+    return max(0, edge - edge % feed.source.time.slice_ms)
+
+
+async def _relearn(partitions: Mapping[int, Partition], log: Log) -> None:
+    """Read the stretch of each source whose event ids still count."""
+    spans: dict[TP, tuple[int, int]] = {}
+    feeds: dict[TP, Feed] = {}
+    for partition in partitions.values():
+        for feed in partition.feeds.values():
+            durable = feed.durable
+            if feed.intake.seen is not None and durable is not None and durable.read_back is not None:
+                spans[feed.tp], feeds[feed.tp] = (durable.read_back, durable.position), feed
+    starts = await log.start_offsets(spans)
+    spans = {tp: (max(start, starts[tp]), end) for tp, (start, end) in spans.items()}
+    async for tp, records in log.read(spans):
+        feeds[tp].intake.relearn(records)
+    for tp, (start, _) in spans.items():
+        intake = feeds[tp].intake
+        if intake.seen is not None and intake.watermark != NO_WATERMARK:
+            intake.seen.advance(intake.watermark, start)
+
+
+def forget(group: Group, number: int, directory: Path) -> None:
+    """Delete the local state of one partition; the next restore reads the changelogs whole."""
+    wipe(directory / group.name / str(number))

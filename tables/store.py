@@ -1,0 +1,159 @@
+"""One RocksDB for each (group, source partition): a column family a table, and meta data in the default one.
+
+One WriteBatch takes all tables of the partition from one source offset to the next, together with the changelog
+offsets, the highest stamp and the progress, so a crash leaves the old state or the new, never a mixture.
+
+Meta keys (default column family): `next:<table>` the changelog offset to read on from, `highest:<topic>` the highest
+stamp applied, `progress:<topic>` the progress as written to Kafka, `schema:<table>` the row's fingerprint.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from rocksdict import ColumnFamily, Options, Rdict, WriteBatch
+
+from streams.errors import MillraceError
+
+DEFAULT = "default"
+# The cache above holds what is hot; 8 MiB of write buffer for each table keeps a worker with 20 stores small.
+WRITE_BUFFER_BYTES = 8 << 20
+
+
+class StoreLocked(MillraceError):
+    """Another process has the directory open."""
+
+
+class StoreDamaged(MillraceError):
+    """RocksDB refuses the directory."""
+
+
+class Store:
+    """The local state of one partition. Keys and values are bytes as `tables.accumulators` writes them."""
+
+    def __init__(self, path: Path, tables: Sequence[str]) -> None:
+        """Open or create. Raises `StoreLocked`, `StoreDamaged`."""
+        self.path = path
+        self._families: dict[str, ColumnFamily] = {}
+        self._db = _open(path, tables)
+        for table in tables:
+            self._families[table] = self._db.get_column_family_handle(table)
+        self._data: dict[str, Rdict] = {t: self._db.get_column_family(t) for t in tables}
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """One value."""
+        value: bytes | None = self._data[table].get(key)
+        return value
+
+    def get_many(self, table: str, keys: list[bytes]) -> list[bytes | None]:
+        """Values in the order of the keys."""
+        get = self._data[table].get
+        return [get(key) for key in keys]  # twice as fast as rocksdict's own multi-get, measured
+
+    def scan(self, table: str, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Key and value of `[start, end)` in key order."""
+        it = self._data[table].iter()
+        it.seek(start)
+        while it.valid():
+            key = it.key()
+            if key >= end:
+                return
+            yield key, it.value()
+            it.next()
+
+    def newest_key(self, table: str) -> bytes | None:
+        """The last key in key order: its slice is the newest stored."""
+        it = self._data[table].iter()
+        it.seek_to_last()
+        return it.key() if it.valid() else None
+
+    def meta(self, name: str) -> bytes | None:
+        """One piece of meta data."""
+        value: bytes | None = self._db.get(name.encode())
+        return value
+
+    def next_offset(self, table: str) -> int:
+        """The changelog offset that the table's state has not seen yet."""
+        value = self.meta(f"next:{table}")
+        return int(value) if value is not None else 0
+
+    def change(self) -> "Change":
+        """Start one atomic change."""
+        return Change(self._families, self._db)
+
+    def size_bytes(self) -> int:
+        """Bytes on disk, about."""
+        return sum(f.stat().st_size for f in self.path.iterdir() if f.is_file())
+
+    def close(self) -> None:
+        """Close and free the directory's lock, which RocksDB keeps until every handle is gone."""
+        for family in self._data.values():
+            family.close()
+        self._data.clear()
+        self._families.clear()
+        self._db.close()
+
+
+class Change:
+    """One atomic change of a store: collect, then `write`."""
+
+    def __init__(self, families: Mapping[str, ColumnFamily], db: Rdict) -> None:
+        """Begin empty."""
+        self._families = families
+        self._db = db
+        self._batch = WriteBatch(raw_mode=True)
+
+    def put_all(self, table: str, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        """Put key/value pairs."""
+        family, put = self._families[table], self._batch.put
+        for key, value in pairs:
+            put(key, value, family)
+
+    def delete_all(self, table: str, keys: Sequence[bytes]) -> None:
+        """Delete single keys."""
+        family = self._families[table]
+        for key in keys:
+            self._batch.delete(key, family)
+
+    def delete_range(self, table: str, start: bytes, end: bytes) -> None:
+        """Delete every key of `[start, end)` at the cost of one record."""
+        self._batch.delete_range(start, end, self._families[table])
+
+    def meta(self, name: str, value: bytes) -> None:
+        """Put meta data."""
+        self._batch.put(name.encode(), value)
+
+    def write(self) -> None:
+        """Apply all of it, or nothing."""
+        self._db.write(self._batch)
+
+
+def _options() -> Options:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.create_missing_column_families(True)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_max_background_jobs(2)
+    options.set_keep_log_file_num(2)
+    return options
+
+
+def _open(path: Path, tables: Sequence[str]) -> Rdict:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        present = Rdict.list_cf(str(path), _options()) if (path / "CURRENT").exists() else []
+        families = {name: _options() for name in {DEFAULT, *tables, *present}}
+        return Rdict(str(path), options=_options(), column_families=families)
+    except Exception as error:
+        text = str(error).splitlines()[0]
+        if "lock" in text.lower():
+            raise StoreLocked(f"state directory {path} is open in another process") from error
+        raise StoreDamaged(
+            f"state directory {path} cannot be opened ({text}); delete it and start again: "
+            "the state is restored from the changelogs"
+        ) from error
+
+
+def wipe(path: Path) -> None:
+    """Delete a store's directory, if it exists."""
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,148 @@
+"""Declarations: what a source is and what a table remembers of it. Values only; the engine runs them.
+
+A *fold* is a pure function from one event to the rows that it adds: an iterable of flat tuples `(key, value, ...)`,
+one value for each aggregate in declared order. It sees neither the state nor the clock, so all updates of an event
+are known before any accumulator is touched.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from streams.events import event_time_ms
+from streams.intake import EventTime, TimeOf
+from streams.topics import Topic
+from tables.accumulators import RowSpec
+from tables.aggregates import Aggregate
+
+Fold = Callable[[Any], Iterable[tuple[Any, ...]]]
+
+DAY_S = 86_400
+LEGAL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is remembered of one source, for each slice and key: a row of named aggregates.
+
+    Slices are the source's; hopping and sliding windows are merged from them when read. A slice is dropped
+    `retention_s` of event time after its end. With `finals`, each closed slice's merged result goes to that topic.
+    """
+
+    name: str
+    aggregates: Mapping[str, Aggregate[Any]]
+    fold: Fold
+    retention_s: int = 2 * DAY_S
+    finals: Topic | None = None
+    row: RowSpec = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a name that cannot be part of a topic's, or a table of nothing."""
+        if not LEGAL_NAME.fullmatch(self.name):
+            raise ValueError(f"table name {self.name!r}: lower-case letters, digits, '_' and '-'")
+        if not self.aggregates:
+            raise ValueError(f"table {self.name!r} has no aggregates")
+        if self.retention_s <= 0:
+            raise ValueError(f"table {self.name!r}: retention_s must be above 0")
+        object.__setattr__(self, "aggregates", MappingProxyType(dict(self.aggregates)))
+        object.__setattr__(self, "row", RowSpec(self.aggregates))
+
+    @property
+    def retention_ms(self) -> int:
+        """How long after its end a slice is kept, in ms of event time."""
+        return self.retention_s * 1000
+
+
+@dataclass(frozen=True)
+class Source:
+    """A topic that tables are fed from, and how its event time is read.
+
+    `decode` replaces the JSON decoder of the topic's value type. `mark` reads from an event how far one of several
+    writers of the topic has come (second stage): the highest number of each name is part of the progress.
+    """
+
+    topic: Topic
+    tables: tuple[Table, ...]
+    time: EventTime = field(default_factory=EventTime)
+    time_of: TimeOf = event_time_ms
+    decode: Callable[[bytes | None], Any] | None = None
+    mark: Callable[[Any], tuple[str, int] | None] | None = None
+    finals_of: Table | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what could not be right at run time."""
+        if self.topic.value is None and self.decode is None:
+            raise ValueError(f"topic {self.topic.name!r} declares no value type, so it cannot feed tables")
+        for table in self.tables:
+            if self.finals_of is None and table.retention_ms < self.time.slice_ms + self.time.grace_ms:
+                raise ValueError(f"table {table.name!r}: retention_s is shorter than one slice and its grace")
+        fields = getattr(self.topic.value, "__struct_fields__", ())
+        if self.topic.dedupe_s and "event_id" not in fields:
+            raise ValueError(f"topic {self.topic.name!r} has dedupe_s, but its events have no event_id")
+
+
+@dataclass(frozen=True)
+class Group:
+    """A consumer group: its name and its sources. Names of tables are unique in a group."""
+
+    name: str
+    sources: tuple[Source, ...]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where names or partitions do not fit together."""
+        names = [table.name for table in self.tables]
+        if len(set(names)) != len(names):
+            raise ValueError(f"group {self.name!r}: table names must be unique, not {sorted(names)}")
+        topics = [source.topic.name for source in self.sources]
+        if len(set(topics)) != len(topics):
+            raise ValueError(f"group {self.name!r}: a topic is one source, with all its tables")
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All tables of all sources."""
+        return tuple(table for source in self.sources for table in source.tables)
+
+    def source(self, topic: str) -> Source:
+        """The source of that topic. Raises KeyError."""
+        return next(s for s in self.sources if s.topic.name == topic)
+
+    def source_of(self, table: str) -> Source:
+        """The source that feeds the table of that name. Raises KeyError."""
+        for source in self.sources:
+            if any(t.name == table for t in source.tables):
+                return source
+        raise KeyError(table)
+
+    def changelog(self, table: Table) -> Topic:
+        """The table's changelog, which is the derived topic of partials that read models consume."""
+        return Topic(
+            f"{self.name}-{table.name}-changelog",
+            key="slice start, key (tables.accumulators)",
+            partitions=self.source_of(table.name).topic.partitions,
+            retention_s=None,
+            cleanup="compact",
+            config={"min.compaction.lag.ms": "3600000"},
+        )
+
+    @property
+    def progress(self) -> Topic:
+        """The topic that says, for each source partition, how far its tables are complete."""
+        partitions = max(source.topic.partitions for source in self.sources)
+        return Topic(
+            f"{self.name}-progress",
+            key="topic, partition, generation (tables.progress)",
+            partitions=partitions,
+            retention_s=None,
+            cleanup="compact",
+        )
+
+    def topics(self) -> list[Topic]:
+        """Every topic that this group reads or writes."""
+        found = [self.progress]
+        found += [table.finals for table in self.tables if table.finals is not None]
+        for source in self.sources:
+            found += [source.topic, source.topic.dead_letters, source.topic.late]
+        found += [self.changelog(table) for table in self.tables]
+        return found

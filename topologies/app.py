@@ -1,0 +1,86 @@
+"""A Faust app that runs a topology: `build_app(topology, settings)`, then `faust -A module worker` or `millrace worker`.
+
+The app is plain Faust with batched delivery: agents of your own, batched or not, may stand beside the topology's.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from yarl import URL
+
+from streams.delivery import (
+    FETCH_BYTES,
+    MAX_POLL_RECORDS,
+    QUEUED_BATCHES,
+    Batch,
+    BatchApp,
+    BatchSchema,
+    TableManager,
+    Transport,
+)
+from streams.errors import MillraceError
+from topologies.names import claim_name
+from topologies.processor import EngineProcessor
+from topologies.settings import Settings
+from topologies.topology import Topology
+
+logger = logging.getLogger(__name__)
+
+# A worker that was killed and comes back in this time keeps its partitions (static membership); one that stays
+# away longer loses them to the others.
+SESSION_TIMEOUT_S = 10.0
+HEARTBEAT_S = 2.0
+
+
+def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> BatchApp:
+    """Wire a topology into a Faust app. Connects nothing; may be called more than once in a process."""
+    brokers = [URL(f"kafka://{server}") for server in settings.cluster.bootstrap.split(",")]
+    app = BatchApp(
+        topology.name,
+        **{
+            "broker": brokers,
+            "store": "memory://",
+            "datadir": str(Path(settings.state_dir) / "faust"),
+            "TableManager": TableManager,
+            "topic_disable_leader": True,
+            "topic_allow_declare": True,
+            "table_standby_replicas": 0,
+            "broker_commit_interval": settings.flush_s,
+            "broker_max_poll_records": MAX_POLL_RECORDS,
+            "consumer_max_fetch_size": FETCH_BYTES,
+            "broker_session_timeout": SESSION_TIMEOUT_S,
+            "broker_heartbeat_interval": HEARTBEAT_S,
+            "stream_recovery_delay": 0.0,
+            "stream_wait_empty": False,
+            "web_port": settings.worker_port,
+            "web_host": "127.0.0.1",
+            **faust_settings,
+        },
+    )
+    app.cluster = settings.cluster
+    app.processor = processor = EngineProcessor(topology, settings.cluster, Path(settings.state_dir))
+    app.transport = Transport(brokers, app)
+    for name in sorted(processor.topics):
+        _add_agent(app, processor, name)
+
+    @app.on_worker_init.connect(weak=False)
+    def claim(sender: Any, **kwargs: Any) -> None:
+        app.instance_name = processor.engine.name = claim_name(settings.state_dir, topology.name, settings.name)
+
+    return app
+
+
+def _add_agent(app: BatchApp, processor: EngineProcessor, topic_name: str) -> None:
+    topic = app.topic(topic_name, schema=BatchSchema(), maxsize=QUEUED_BATCHES)
+
+    @app.agent(topic, name=f"{processor.topology.name}.{topic_name}")
+    async def apply_batches(stream: AsyncIterator[Batch]) -> None:
+        async for batch in stream:
+            try:
+                await processor.take(app, batch)
+            except MillraceError as error:
+                logger.critical("%s", error)
+                await app.crash(error)
+                raise

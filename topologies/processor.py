@@ -1,0 +1,128 @@
+"""The engine on a cluster: what Faust's delivery calls, and what a delivered batch comes to."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from streams.cluster import Cluster
+from streams.errors import MillraceError
+from streams.kafka_log import KafkaLog
+from streams.log import TP, LogError
+from streams.topics import ensure_topics, topic_ids
+from tables.engine import Engine
+from tables.partition import Gap
+from topologies.topology import Topology
+
+if TYPE_CHECKING:
+    from streams.delivery import Batch, BatchApp, Consumer
+
+logger = logging.getLogger(__name__)
+
+RESTORE_TRIES = 5
+RESTORE_WAIT_S = 1.0
+
+
+class CommittedBehind(MillraceError):
+    """An operator's offset reset that the tables know nothing of."""
+
+
+class EngineProcessor:
+    """Runs a topology's engine under a Faust app (streams.delivery.Processor)."""
+
+    def __init__(self, topology: Topology, cluster: Cluster, state_dir: Path) -> None:
+        """Connects nothing."""
+        self.topology = topology
+        self.cluster = cluster
+        self.log = KafkaLog(cluster)
+        self._ids: dict[str, str] = {}
+        self.engine = Engine(topology.group, state_dir, self.log, topic_ids=lambda: self._ids)
+        self.ready = False
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """Source topics that are delivered in batches."""
+        return self.engine.topics
+
+    async def start(self) -> None:
+        """Create what topics are missing and connect. Raises MillraceError with one readable line."""
+        await asyncio.to_thread(ensure_topics, self.cluster, self.topology.topics())
+        names = [source.topic.name for source in self.engine.group.sources]
+        self._ids = await asyncio.to_thread(topic_ids, self.cluster, names)
+        await self.log.start()
+
+    async def stop(self) -> None:
+        """Close every store and disconnect."""
+        self.ready = False
+        await self.engine.release()
+        await self.log.stop()
+
+    async def restore(self, numbers: Sequence[int], generation: int) -> dict[TP, int]:
+        """Bring the partitions back; a log that does not answer is asked again for a while."""
+        self.ready = False
+        for left in reversed(range(RESTORE_TRIES)):
+            try:
+                positions = await self.engine.restore(numbers, generation)
+                break
+            except LogError as error:
+                if not left:
+                    raise
+                logger.warning("restore put off: %s", error)
+                await asyncio.sleep(RESTORE_WAIT_S)
+        for restored in self.engine.restored:
+            logger.info(
+                "partition %d restored%s: %d changelog records, %.2f s, position %s",
+                restored.partition.number,
+                " into a private directory" if restored.private else "",
+                restored.changelog_records,
+                restored.seconds,
+                {feed.tp.topic: feed.position for feed in restored.partition.feeds.values()},
+            )
+        self.ready = True
+        return positions
+
+    async def flush(self) -> dict[TP, int]:
+        """Make what was applied durable; returns what may be committed."""
+        return await self.engine.flush()
+
+    def positions(self) -> dict[TP, int]:
+        """Where each source partition goes on."""
+        return self.engine.positions()
+
+    def committed(self, offsets: Mapping[TP, int]) -> None:
+        """Hear what the group has committed."""
+        self.engine.committed(offsets)
+
+    async def release(self) -> None:
+        """Let all partitions go."""
+        self.ready = False
+        await self.engine.release()
+
+    def check_committed(self, offsets: Mapping[TP, int | None]) -> None:
+        """Refuse to run over an offset reset that moved the group behind or ahead of what the tables contain."""
+        for partition in self.engine.partitions.values():
+            for feed in partition.feeds.values():
+                found, durable = offsets.get(feed.tp), feed.durable
+                if found is None or durable is None:
+                    continue
+                if found < durable.committed or found > durable.position:
+                    raise CommittedBehind(
+                        f"group {self.topology.name} was set to {found} in {feed.tp.topic}[{feed.tp.partition}], but "
+                        f"its tables contain everything before {durable.position}: to apply a stretch again use "
+                        f"`millrace replay`, or set the group back to {durable.position}"
+                    )
+
+    async def take(self, app: "BatchApp", batch: "Batch") -> None:
+        """Apply a delivered batch; where delivery skipped records or a batch broke the state, go back."""
+        consumer = cast("Consumer", app.consumer)
+        try:
+            self.engine.apply(batch.tp, batch, batch.base, batch.generation)
+        except Gap as gap:
+            logger.info("%s", gap)
+            await consumer.read_on_from({gap.tp: gap.position})
+        except MillraceError:
+            raise
+        except Exception:
+            logger.exception("batch %s ending at %d failed; trying event by event", batch.tp, batch[-1].offset)
+            await consumer.read_on_from(await self.engine.mend(batch.tp, batch[-1].offset))

@@ -1,0 +1,104 @@
+"""A topology: a consumer group, its sources, its tables and its views, declared in one place and run in three.
+
+`build_app` runs it on Kafka, `topologies.driver.Driver` in a test without a broker, `topologies.views` serves what
+it keeps. A topology is a value under construction: declare everything at import, run it later.
+
+    clicks = Topic("clicks", Click)
+    shop = Topology("click-stats")
+
+    @shop.table(clicks, clicks=Count(), visitors=Distinct())
+    def clicks_by_page(click: Click) -> Iterator[tuple[str, int, int]]:
+        yield click.page, 1, click.user_id
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from streams.events import event_time_ms
+from streams.intake import EventTime, TimeOf
+from streams.topics import Topic
+from tables.aggregates import Aggregate
+from tables.finals import partials_topic, with_finals
+from tables.table import DAY_S, Fold, Group, Source, Table
+
+F = TypeVar("F", bound=Fold)
+View = Callable[..., Awaitable[Any] | Any]
+
+
+@dataclass
+class Topology:
+    """Declarations of one consumer group. `name` is the group's and starts every topic that it makes."""
+
+    name: str
+    sources: dict[str, Source] = field(default_factory=dict)
+    views: dict[str, View] = field(default_factory=dict)
+
+    def source(
+        self, topic: Topic, *, time: EventTime | None = None, time_of: TimeOf = event_time_ms
+    ) -> "Topology":
+        """Say how a topic's event time is read: slices, grace, and where in the event the time is (ms).
+
+        Without this a topic is read in minute slices with a minute of grace, by `occurred_at`, else by the
+        record's timestamp. Call it before the topic's tables are declared.
+        """
+        if topic.name in self.sources:
+            raise ValueError(f"topic {topic.name} is declared already; call source() before its tables")
+        self.sources[topic.name] = Source(topic, (), time or EventTime(), time_of)
+        return self
+
+    def table(
+        self,
+        topic: Topic,
+        *,
+        name: str | None = None,
+        retention_s: int = 2 * DAY_S,
+        finals: Topic | None = None,
+        **aggregates: Aggregate[Any],
+    ) -> Callable[[F], F]:
+        """Declare a table fed from a topic by the decorated fold; the table's name is the fold's, unless given."""
+
+        def declare(fold: F) -> F:
+            table_name = name or getattr(fold, "__name__", "")
+            self.add(topic, Table(table_name, aggregates, fold, retention_s, finals))
+            return fold
+
+        return declare
+
+    def add(self, topic: Topic, table: Table) -> None:
+        """Feed a table from a topic."""
+        source = self.sources.get(topic.name) or Source(topic, (), time_of=_time_of(topic))
+        self.sources[topic.name] = replace(source, tables=(*source.tables, table))
+
+    def view(self, path: str) -> Callable[[View], View]:
+        """Serve the decorated function's answer as JSON under a path of the view server.
+
+        It is called with the read model (`tables.read_model`) and the query parameters as a mapping.
+        """
+
+        def declare(view: View) -> View:
+            self.views[path] = view
+            return view
+
+        return declare
+
+    @property
+    def group(self) -> Group:
+        """The group with everything declared so far, second stages included."""
+        return with_finals(Group(self.name, tuple(self.sources.values())))
+
+    def topics(self) -> list[Topic]:
+        """Every topic that must exist before a worker starts."""
+        group = self.group
+        partials = [partials_topic(group, table) for table in group.tables if table.finals is not None]
+        return list({topic.name: topic for topic in [*group.topics(), *partials]}.values())
+
+
+def _time_of(topic: Topic) -> TimeOf:
+    fields = getattr(topic.value, "__struct_fields__", ())
+    return event_time_ms if "occurred_at" in fields else record_time_ms
+
+
+def record_time_ms(event: Any, record_timestamp_ms: int) -> int:
+    """The record's own timestamp, for events that carry no time."""
+    return record_timestamp_ms
