@@ -124,14 +124,14 @@ class RowSpec:
             return header + _pack(_widened(states))
 
     def decode(self, raw: bytes) -> tuple[int, Cell]:
-        """The epoch and the cell, clean. Raises UnknownFormat for bytes that are not of this version and row."""
+        """The epoch and the cell, clean. Raises UnknownFormat for bytes of another version or row."""
         try:
             version, epoch, stamp, first, events = _HEADER.unpack_from(raw)
             if version == VERSION:
                 return epoch, self._loaded(stamp, first, events, _unpack(raw[_HEADER.size :]))
         except (struct.error, msgspec.DecodeError, ValueError, TypeError) as error:
             raise UnknownFormat(f"{self._cannot_read(raw)}: {error}") from error
-        raise UnknownFormat(f"{self._cannot_read(raw)}: its version is {version}, this one reads {VERSION}")
+        raise UnknownFormat(f"{self._cannot_read(raw)}: version {version}, this program reads {VERSION}")
 
     def merge(self, cells: Sequence[Cell]) -> list[Any]:
         """One state for each aggregate, of all events of these cells.
