@@ -1,0 +1,57 @@
+"""Which commands there are, in the order in which one uses them, and how the one that is run gets loaded."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final
+
+import typer
+
+STORY: Final = """Events in, live sales tables out: exact stream processing on Faust and Kafka.
+
+Start with `millrace demo`: broker, workers, views and a simulated shop in one command. \
+Or step by step: a broker, events into it, workers that keep the tables, \
+and view servers that answer for them over HTTP.
+
+Every command takes --help.
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its name, the module that registers it, and its line in the help."""
+
+    name: str
+    module: str
+    help: str
+
+
+COMMANDS: Final[tuple[Command, ...]] = (
+    Command("broker", "topologies.cli.broker", "Start, find, stop and wipe the embedded Apache Kafka."),
+)
+
+
+def build(arguments: Sequence[str]) -> Callable[[Sequence[str]], Any]:
+    """Return `millrace` as a function of its arguments; it exits, or raises what its command raises.
+
+    Only the module of the command that ``arguments`` name is imported; the others are names with a
+    line of help.
+    """
+    app = typer.Typer(help=STORY, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app.callback()(_millrace)
+    named = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for command in COMMANDS:
+        if command.name == named:
+            import_module(command.module).register(app)
+        else:
+            app.command(command.name, help=command.help)(_not_loaded)
+    run = typer.main.get_command(app)
+    return lambda given: run.main(args=list(given), prog_name="millrace")
+
+
+def _millrace() -> None:
+    """Keep `millrace` a group of commands also while it has only one."""
+
+
+def _not_loaded() -> None:
+    raise AssertionError("only the command that was named is run")

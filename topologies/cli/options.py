@@ -1,0 +1,18 @@
+"""Options that several commands share, so that they read alike everywhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="Where broker and state live; else MILLRACE_HOME, else ~/.millrace."),
+]
+Bootstrap = Annotated[
+    str | None,
+    typer.Option(
+        "--bootstrap", help="Kafka at host:port,...; else MILLRACE_BOOTSTRAP, else the embedded broker."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

@@ -1,0 +1,127 @@
+"""Every setting, read once from the environment and the command line into one frozen value.
+
+A field is set by the option of that name, else by `MILLRACE_` and its name in capitals (`MILLRACE_GRACE_S=120`,
+`MILLRACE_NAME=w0`), else by its default. The cluster is `MILLRACE_BOOTSTRAP` with `MILLRACE_SECURITY_PROTOCOL`,
+`MILLRACE_SASL_*` and `MILLRACE_SSL_*`; without a bootstrap address it is the embedded broker that runs.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Self
+
+from streams.broker import Broker
+from streams.cluster import Cluster
+from streams.errors import MillraceError
+
+PREFIX: Final = "MILLRACE_"
+SECURITY: Final = {
+    "MILLRACE_SECURITY_PROTOCOL": "security.protocol",
+    "MILLRACE_SASL_MECHANISM": "sasl.mechanism",
+    "MILLRACE_SASL_USERNAME": "sasl.username",
+    "MILLRACE_SASL_PASSWORD": "sasl.password",
+    "MILLRACE_SSL_CA": "ssl.ca.location",
+    "MILLRACE_SSL_CERTIFICATE": "ssl.certificate.location",
+    "MILLRACE_SSL_KEY": "ssl.key.location",
+    "MILLRACE_SSL_KEY_PASSWORD": "ssl.key.password",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a worker, a view server or a command runs with. Raises MillraceError for values that cannot be.
+
+    Times are in seconds. ``state_dir`` is shared by the workers of one host; ``name`` is a worker's own, which
+    brings it back into its group at once after a crash (None: the first free one of the state directory).
+    """
+
+    cluster: Cluster
+    home: Path
+    state_dir: Path
+    name: str | None = None
+    partitions: int = 4
+    slice_s: int = 60
+    grace_s: float = 60.0
+    retention_s: float = 48 * 3600.0
+    flush_s: float = 0.2
+    max_ahead_s: float = 600.0
+    currency: str = "KRW"
+    views_port: int = 8090
+    worker_port: int = 6066
+
+    def __post_init__(self) -> None:
+        """Check every bound, so that nobody else has to."""
+        _require(self.partitions >= 1, "partitions must be at least 1")
+        _require(self.slice_s >= 1, "slice_s must be at least 1")
+        _require(self.grace_s >= 0, "grace_s must not be negative")
+        _require(self.max_ahead_s >= 0, "max_ahead_s must not be negative")
+        _require(0 < self.flush_s <= 10, "flush_s must be above 0 and at most 10")
+        _require(
+            self.retention_s >= self.slice_s + self.grace_s, "retention_s must cover slice_s and grace_s"
+        )
+        _require(bool(self.currency) and "\x1f" not in self.currency, "currency must be a code like KRW")
+        for port in (self.views_port, self.worker_port):
+            _require(0 <= port < 65536, f"port {port} is not one")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None, **overrides: Any) -> Self:
+        """Read the settings; ``overrides`` are fields, or ``bootstrap``, and count unless they are None.
+
+        Raises MillraceError for a value that cannot be read, and when there is neither a bootstrap address
+        nor an embedded broker that runs.
+        """
+        environment = os.environ if environment is None else environment
+        given = {name: value for name, value in overrides.items() if value is not None}
+        home = Path(given.pop("home", None) or home_directory(environment))
+        bootstrap = given.pop("bootstrap", None)
+        if "cluster" not in given:
+            given["cluster"] = find_cluster(environment, home, bootstrap)
+        state_dir = Path(given.pop("state_dir", None) or environment.get("MILLRACE_STATE") or home / "state")
+        return cls(home=home, state_dir=state_dir, **{**_scalars(environment), **given})
+
+
+def home_directory(environment: Mapping[str, str]) -> Path:
+    """Return where the embedded broker and, by default, all state is kept: `MILLRACE_HOME` or `~/.millrace`."""
+    return Path(environment.get("MILLRACE_HOME") or Path.home() / ".millrace")
+
+
+def find_cluster(environment: Mapping[str, str], home: Path, bootstrap: str | None = None) -> Cluster:
+    """Return the cluster that was named, else the embedded broker of ``home``, if it runs."""
+    bootstrap = bootstrap or environment.get("MILLRACE_BOOTSTRAP")
+    if bootstrap:
+        named = {
+            name: environment[variable] for variable, name in SECURITY.items() if environment.get(variable)
+        }
+        return Cluster(bootstrap, named)
+    embedded = Broker(home).cluster()
+    if embedded is None:
+        raise MillraceError(
+            "no Kafka broker runs here: start one with `millrace broker up`, or name yours with --bootstrap or "
+            "MILLRACE_BOOTSTRAP"
+        )
+    return embedded
+
+
+def _scalars(environment: Mapping[str, str]) -> dict[str, Any]:
+    read = {}
+    for field in fields(Settings):
+        text = environment.get(PREFIX + field.name.upper())
+        if text and field.name not in ("cluster", "home", "state_dir"):
+            read[field.name] = _read(field.name, text, type(field.default))
+    return read
+
+
+def _read(name: str, text: str, kind: type) -> Any:
+    if kind not in (int, float):
+        return text
+    try:
+        return kind(text)
+    except ValueError as error:
+        number = "a whole number" if kind is int else "a number"
+        raise MillraceError(f"{PREFIX}{name.upper()} is {text!r}; set it to {number}") from error
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise MillraceError(f"setting {otherwise}")
