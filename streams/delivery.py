@@ -5,8 +5,8 @@ What is overridden, and why:
 - `Consumer.getmany` yields one message for each partition of a batched topic, whose value is the list of records and
   whose offset is the last one's; the original's checks of generation, flow and active partitions stay. Faust's cost
   of an event is then paid once for thousands. Unbatched topics pass through as they did.
-- `Consumer.ack` keeps no offsets for batched topics: Faust acks a batch also when its agent raised or was cancelled,
-  and its gap logic can commit one before it is processed. What is committed is the engine's own durable position.
+- Faust's acks of batched topics are thrown away: it acks a batch also when its agent raised or was cancelled, and
+  its gap logic can commit one before it is processed. What is committed is the engine's own durable position.
 - `Consumer.force_commit` flushes the engine first and commits what the flush made durable.
 - `Consumer.on_partitions_revoked` flushes before `super()`, which forgets acked offsets before it waits; then the
   engine lets every partition go. `on_stop` does the same for the end.
@@ -19,7 +19,7 @@ The engine stays behind the `Processor` protocol, so another fetcher can take `g
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import aiokafka
@@ -32,6 +32,7 @@ from faust.tables.recovery import Recovery as FaustRecovery
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP as FaustTP
 from faust.types.tuples import ConsumerMessage, Message
+from mode import Service
 
 from streams.cluster import Cluster
 from streams.log import TP, Record
@@ -158,18 +159,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         found = await asyncio.gather(*(consumer.committed(aiokafka.TopicPartition(*tp)) for tp in tps))
         return dict(zip(tps, found, strict=True))
 
-    async def leave(self) -> None:
-        """Tell the group that this member goes for good, so that its partitions move at once."""
-        await self.call_thread(self._leave)
-
-    async def _leave(self) -> None:
-        # aiokafka never sends this for a static member, and its partitions would stand still until the session ends.
-        coordinator = self._ensure_consumer()._coordinator
-        instance, coordinator._group_instance_id = coordinator._group_instance_id, None
-        try:
-            await coordinator._maybe_leave_group()
-        finally:
-            coordinator._group_instance_id = instance
+    async def on_thread_stop(self) -> None:
+        """Leave the group for good, so that the partitions move at once."""
+        # aiokafka never says so for a static member, whose partitions would stand still until the session ends. A
+        # worker that is killed says nothing either, and finds its partitions when it is back in time.
+        if self._consumer is not None and not self.app.stays_in_group:
+            self._consumer._coordinator._group_instance_id = None
+        await super().on_thread_stop()
 
 
 class Consumer(driver.Consumer):
@@ -217,15 +213,12 @@ class Consumer(driver.Consumer):
             None, 0, 0, tp, generation_id=generation,
         )  # fmt: skip
 
-    def ack(self, message: Message) -> bool:
-        """Note that a message is done; for a batch that says nothing about its records."""
-        if message.topic not in self.app.processor.topics:
-            return super().ack(message)
-        message.acked = True
-        self._unacked_messages.discard(message)
-        if self._waiting_for_ack is not None and not self._waiting_for_ack.done():
-            self._waiting_for_ack.set_result(None)
-        return True
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[Any]:
+        # Faust's streams put acks into these lists themselves, past `ack`.
+        for tp in [tp for tp in self._acked if tp.topic in self.app.processor.topics]:
+            self._acked[tp].clear()
+            self._acked_index[tp].clear()
+        return (tp for tp in super()._filter_tps_with_pending_acks(topics) if self._acked[tp])
 
     async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
         if tp.topic not in self.app.processor.topics:
@@ -260,13 +253,18 @@ class Consumer(driver.Consumer):
         await super().on_partitions_revoked(revoked)
 
     async def on_stop(self) -> None:
-        """Flush and commit, leave the group, let everything go."""
+        """Flush and commit, then let everything go."""
         await super().on_stop()
         async with self._handing_over:
             await self.app.processor.release()
-        if self._thread._consumer is not None and not self.app.stays_in_group:
-            await self._thread.leave()
         await self.app.processor.stop()
+
+    @Service.task
+    async def _commit_handler(self) -> None:
+        # Faust's own timer warns of each flush that takes longer than the interval, as it may when catching up.
+        while not self.should_stop:
+            await self.sleep(self.commit_interval)
+            await self.commit()
 
     async def perform_seek(self) -> None:
         """Go on from the engine's positions, and for unbatched topics from the committed offsets."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streams.codecs import Undecodable
-from streams.dedupe import Seen
+from streams.dedupe import Seen, id_hashes
 from streams.log import Record
 
 NO_WATERMARK = -1
@@ -115,7 +115,7 @@ class Intake:
             ids = [e.event_id for e in events]
             if None in ids:
                 return None
-            hashes = list(map(hash, ids))
+            hashes = id_hashes(ids)
             if not self.seen.all_new(hashes):
                 return None
             self.seen.remember_new(hashes, ats)
@@ -139,9 +139,9 @@ class Intake:
         if ahead > self.rules.max_ahead_ms:
             raise Undecodable(f"event time is {ahead // 1000} s ahead of its record's timestamp")
         if self.seen is not None and event.event_id is not None:
-            id_hash = hash(event.event_id)
-            duplicate = self.seen.is_duplicate(id_hash, self.watermark)
-            self.seen.remember(id_hash, at)
+            (known,) = id_hashes([event.event_id])
+            duplicate = self.seen.is_duplicate(known, self.watermark)
+            self.seen.remember(known, at)
             if duplicate:
                 batch.duplicates += 1
                 return
@@ -164,7 +164,8 @@ class Intake:
             except Undecodable:
                 continue
             if at - record.timestamp <= self.rules.max_ahead_ms and event.event_id is not None:
-                self.seen.remember(hash(event.event_id), at)
+                (known,) = id_hashes([event.event_id])
+                self.seen.remember(known, at)
 
 
 def _event_times(events: list[Any], records: Sequence[Record], time_of: TimeOf) -> list[int]:

@@ -142,10 +142,10 @@ class KafkaLog:
         producer = self._connected_producer()
         batch = producer.create_batch()
         for key, value, headers in entries:
-            if batch.append(key=key, value=value, timestamp=None, headers=headers) is None:
+            if batch.append(key=key, value=value, timestamp=None, headers=list(headers)) is None:
                 yield await producer.send_batch(batch, tp.topic, partition=tp.partition), batch.record_count()
                 batch = producer.create_batch()
-                batch.append(key=key, value=value, timestamp=None, headers=headers)
+                batch.append(key=key, value=value, timestamp=None, headers=list(headers))
         if batch.record_count():
             batch.close()
             yield await producer.send_batch(batch, tp.topic, partition=tp.partition), batch.record_count()

@@ -30,6 +30,7 @@ CONFIG: Final[dict[str, Any]] = {
 }
 POLL_EVERY: Final = 1024
 FULL_WAIT_S: Final = 0.1
+FULL_TRIES: Final = 300
 
 
 class Producer:
@@ -42,7 +43,7 @@ class Producer:
         """Connect in the background; `config` has librdkafka's names and wins over the defaults."""
         settings = cluster.librdkafka(**{**CONFIG, "on_delivery": self._on_failure, **config})
         self._producer = confluent_kafka.Producer(settings)
-        self._cluster = cluster
+        self._bootstrap = cluster.bootstrap
         self._error: str | None = None
         self.produced = 0
         self.failed = 0
@@ -56,10 +57,10 @@ class Producer:
         headers: Headers | None = None,
         timestamp_ms: int | None = None,
     ) -> None:
-        """Hand over one record; waits only while the queue is full.
+        """Hand over one record; waits only while the queue is full, at most 30 s.
 
         `partition` None goes by the key's hash, or anywhere without a key; `timestamp_ms` None is now.
-        Raises MillraceError for a record that can never be sent (too large, no such partition).
+        Raises MillraceError for a record that cannot be sent, such as one that is too large.
         """
         options: dict[str, Any] = {}
         if partition is not None:
@@ -76,7 +77,7 @@ class Producer:
     def _hand_over(
         self, topic: str, key: bytes | None, value: bytes | None, options: Mapping[str, Any]
     ) -> None:
-        while True:
+        for _ in range(FULL_TRIES):
             try:
                 self._producer.produce(topic, value, key, **options)
                 return
@@ -85,6 +86,9 @@ class Producer:
             except KafkaException as failure:
                 reason = failure.args[0].str()
                 raise MillraceError(f"a record cannot be sent to {topic!r}: {reason}") from failure
+        raise MillraceError(
+            f"{len(self._producer):,} records wait and none are taken: see whether {self._bootstrap} is up"
+        )
 
     def flush(self, timeout_s: float = 60) -> None:
         """Return once every record so far is acknowledged by all in-sync replicas.
@@ -92,14 +96,18 @@ class Producer:
         Raises MillraceError if any failed since the last `flush`, or some still wait after `timeout_s`.
         """
         waiting = self._producer.flush(timeout_s)
+        self.check()
+        if waiting:
+            raise MillraceError(
+                f"{waiting:,} records are not delivered after {timeout_s:g} s: see whether {self._bootstrap} is up"
+            )
+
+    def check(self) -> None:
+        """Raise MillraceError if a record is known to have failed since the last check; never waits."""
+        self._producer.poll(0)
         if self._error is not None:
             error, self._error = self._error, None
             raise MillraceError(f"{self.failed:,} of {self.produced:,} records were not delivered: {error}")
-        if waiting:
-            raise MillraceError(
-                f"{waiting:,} records are not delivered after {timeout_s:g} s; "
-                f"see whether {self._cluster.bootstrap} is up"
-            )
 
     def _on_failure(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:

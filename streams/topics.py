@@ -150,3 +150,21 @@ def _not_ready(metadata: "ClusterMetadata", declared: Mapping[str, Topic]) -> li
         if not partitions or any(partition.leader < 0 for partition in partitions.values()):
             waiting.append(name)
     return waiting
+
+
+def topic_ids(cluster: "Cluster", names: Iterable[str]) -> dict[str, str]:
+    """Return each topic's id, which tells a topic from another that was later made under the same name.
+
+    Brokers before Kafka 2.8 have none; those topics are left out. Raises BrokerUnreachable.
+    """
+    from confluent_kafka import KafkaException, TopicCollection
+    from confluent_kafka.admin import AdminClient
+
+    wanted = sorted(set(names))
+    admin = AdminClient(cluster.librdkafka(log_level=0))
+    try:
+        described = admin.describe_topics(TopicCollection(wanted), request_timeout=FIRST_CONTACT_S)
+        found = {name: future.result().topic_id for name, future in described.items()}
+    except KafkaException as error:
+        raise BrokerUnreachable(cluster.bootstrap) from error
+    return {name: str(topic_id) for name, topic_id in found.items() if topic_id is not None}

@@ -11,10 +11,12 @@ records and ask it for positions:
   cache would outrank the truth.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from streams.errors import MillraceError
 from streams.log import TP, Log, LogError, Record
@@ -42,8 +44,9 @@ class Engine:
         lock_wait_s: float = LOCK_WAIT_S,
         topic_ids: Callable[[], Mapping[str, str]] = dict,
         monotonic: Callable[[], float] = time.monotonic,
+        together: Callable[..., Awaitable[Any]] = asyncio.gather,
     ) -> None:
-        """Nothing is opened before `restore`."""
+        """Nothing is opened before `restore`. `together` runs the partitions' flushes, at once or in turn."""
         self.group = group
         self.directory = directory
         self.log = log
@@ -54,6 +57,7 @@ class Engine:
         self.generation = 0
         self._topic_ids = topic_ids
         self._monotonic = monotonic
+        self._together = together
         self._looked_at = monotonic()
         self._careful: dict[TP, int] = {}
 
@@ -108,15 +112,19 @@ class Engine:
         A log that cannot be written now is not an error here: it is logged, and tried again with the next flush.
         """
         await self._look_for_foreign()
+        partitions = list(self.partitions.values())
+        await self._together(*(self._flush(partition) for partition in partitions))
         done: dict[TP, int] = {}
-        for partition in list(self.partitions.values()):
-            try:
-                await flush_partition(partition)
-            except LogError as error:
-                logger.warning("flush of partition %d put off: %s", partition.number, error)
+        for partition in partitions:
             if self.partitions.get(partition.number) is partition:
                 done.update(durable_positions(partition))
         return done
+
+    async def _flush(self, partition: Partition) -> None:
+        try:
+            await flush_partition(partition)
+        except LogError as error:
+            logger.warning("flush of partition %d put off: %s", partition.number, error)
 
     async def _look_for_foreign(self) -> None:
         """Once a minute compare every changelog's end with our own last offset: a zombie may write while we idle."""

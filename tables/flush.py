@@ -29,6 +29,7 @@ from tables.cache import Cache, Taken
 from tables.finals import derived_records, final_before
 from tables.partition import Feed, Partition
 from tables.progress import Progress, encode
+from tables.store import Change
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -55,6 +56,7 @@ class Pending:
     progress: list[Progress]
     side: list[tuple[Feed, list[tuple[TP, Entry]]]]
     derived: list[tuple[TP, Entry]]
+    seen: dict[str, bytes]
 
 
 async def flush(partition: Partition) -> bool:
@@ -91,7 +93,8 @@ def take(partition: Partition) -> Pending:
         if feed.changed:
             progress.append(_progress(partition, feed))
         side.append((feed, out))
-    return Pending(tables, progress, side, derived)
+    seen = {f.tp.topic: f.intake.seen.drain() for f in partition.feeds.values() if f.intake.seen is not None}
+    return Pending(tables, progress, side, derived, seen)
 
 
 def _take_table(partition: Partition, feed: Feed, cache: Cache) -> TableFlush:
@@ -232,10 +235,12 @@ async def _append_progress(partition: Partition, pending: Pending) -> None:
     pending.progress = named
     tp = TP(partition.group.progress.name, partition.number)
     entries = [progress.entry() for progress in named]
-    entries += [Entry(key, None) for key in partition.stale_progress]
+    for progress in named:
+        entries += [Entry(key, None) for key in partition.stale_progress.get(progress.topic, [])]
     if entries:
         await partition.log.append({tp: entries})
-    partition.stale_progress = []
+    for progress in named:
+        partition.stale_progress.pop(progress.topic, None)
 
 
 def _with_ends(progress: Progress, ends: dict[str, int]) -> Progress:
@@ -256,7 +261,22 @@ def _write_store(partition: Partition, pending: Pending) -> None:
         change.meta(f"progress:{progress.topic}", encode(progress))
         highest = partition.feeds[progress.topic].highest
         change.meta(f"highest:{progress.topic}", str(highest).encode())
+        _write_seen(change, partition.feeds[progress.topic], progress, pending.seen.get(progress.topic, b""))
     change.write()
+
+
+def _write_seen(change: Change, feed: Feed, progress: Progress, drained: bytes) -> None:
+    """Keep the event ids learned since the last flush, and drop stretches that no longer count."""
+    seen = feed.intake.seen
+    if seen is None:
+        return
+    for name in [n for n, newest in feed.seen_kept.items() if newest < progress.watermark - seen.window_ms]:
+        change.drop_meta(name)
+        del feed.seen_kept[name]
+    if drained:
+        name = f"seen:{progress.topic}:{progress.position:020d}"
+        change.meta(name, drained)
+        feed.seen_kept[name] = progress.watermark
 
 
 def _finish(partition: Partition, pending: Pending, seconds: float) -> None:
@@ -281,3 +301,5 @@ def _give_back(pending: Pending) -> None:
         table.cache.give_back(table.taken)
     for feed, out in pending.side:
         feed.side = out + feed.side
+        if feed.intake.seen is not None:
+            feed.intake.seen.undrain(pending.seen.get(feed.tp.topic, b""))

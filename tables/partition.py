@@ -52,7 +52,10 @@ class Counters:
 
 @dataclass
 class Feed:
-    """One source of the partition: where it stands, and its tables' caches."""
+    """One source of the partition: where it stands, and its tables' caches.
+
+    `seen_kept` names the store's stretches of event ids with the newest event time (ms) in each.
+    """
 
     source: Source
     tp: TP
@@ -69,6 +72,7 @@ class Feed:
     poison_run: int = 0
     careful_until: int = -1
     marks: dict[str, int] = field(default_factory=dict)
+    seen_kept: dict[str, int] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
@@ -89,7 +93,7 @@ class Partition:
     generation: int = 0
     epoch: int = 0
     topic_ids: dict[str, str] = field(default_factory=dict)
-    stale_progress: list[bytes] = field(default_factory=list)
+    stale_progress: dict[str, list[bytes]] = field(default_factory=dict)
     gaps: dict[str, tuple[int, int]] = field(default_factory=dict)
     expired_before: dict[str, int] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

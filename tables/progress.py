@@ -12,8 +12,6 @@ the highest `(epoch, position)` wins.
 """
 
 from collections.abc import Iterable
-from typing import Any
-
 import msgspec
 
 from streams.log import Entry, Record
@@ -82,7 +80,12 @@ def newest(records: Iterable[Record], partition: int) -> dict[str, Progress]:
     return best
 
 
-def stale_keys(records: Iterable[Record], generation: int) -> list[Any]:
-    """Keys of generations before this one, to be dropped once this one has made progress of its own."""
+def stale_keys(records: Iterable[Record], generation: int) -> dict[str, list[bytes]]:
+    """For each source topic, keys of generations before this one: to be dropped once it has progress of its own."""
     keys = {r.key for r in records if r.key is not None and r.value is not None}
-    return sorted(key for key in keys if msgspec.json.decode(key)[2] < generation)
+    stale: dict[str, list[bytes]] = {}
+    for key in sorted(keys):
+        topic, _, written_in = msgspec.json.decode(key)
+        if written_in < generation:
+            stale.setdefault(topic, []).append(key)
+    return stale

@@ -24,7 +24,7 @@ from pathlib import Path
 from streams.codecs import decoder
 from streams.dedupe import Seen
 from streams.errors import MillraceError
-from streams.intake import NO_WATERMARK, Intake
+from streams.intake import Intake
 from streams.log import TP, Log, Record
 from tables import progress as progress_records
 from tables.accumulators import encode_key, stamp_of
@@ -113,7 +113,7 @@ def _of_partition(group: Group, number: int) -> list[Table]:
 
 async def _read_progress(
     group: Group, numbers: Iterable[int], log: Log, generation: int
-) -> tuple[dict[int, dict[str, Progress]], dict[int, list[bytes]]]:
+) -> tuple[dict[int, dict[str, Progress]], dict[int, dict[str, list[bytes]]]]:
     tps = {TP(group.progress.name, n): n for n in numbers}
     starts, ends = await log.start_offsets(tps), await log.end_offsets(tps)
     records: dict[int, list[Record]] = {n: [] for n in tps.values()}
@@ -277,22 +277,33 @@ def horizon_of(feed: Feed, table: Table) -> int:
 
 
 async def _relearn(partitions: Mapping[int, Partition], log: Log) -> None:
-    """Read the stretch of each source whose event ids still count."""
+    """Know the recent event ids again: from the local store, and from the source where the store ends before."""
     spans: dict[TP, tuple[int, int]] = {}
     feeds: dict[TP, Feed] = {}
     for partition in partitions.values():
         for feed in partition.feeds.values():
             durable = feed.durable
-            if feed.intake.seen is not None and durable is not None and durable.read_back is not None:
-                spans[feed.tp], feeds[feed.tp] = (durable.read_back, durable.position), feed
+            if feed.intake.seen is None or durable is None or durable.read_back is None:
+                continue
+            known = _load_seen(partition.store, feed)
+            spans[feed.tp] = (durable.read_back if known is None else known, durable.position)
+            feeds[feed.tp] = feed
+            feed.intake.seen.advance(durable.watermark, durable.read_back)
     starts = await log.start_offsets(spans)
     spans = {tp: (max(start, starts[tp]), end) for tp, (start, end) in spans.items()}
     async for tp, records in log.read(spans):
         feeds[tp].intake.relearn(records)
-    for tp, (start, _) in spans.items():
-        intake = feeds[tp].intake
-        if intake.seen is not None and intake.watermark != NO_WATERMARK:
-            intake.seen.advance(intake.watermark, start)
+
+
+def _load_seen(store: Store, feed: Feed) -> int | None:
+    """Load the stretches of event ids that the store has; returns the offset that they go up to, None without any."""
+    topic, seen = feed.tp.topic, feed.intake.seen
+    raw = store.meta(f"progress:{topic}")
+    if raw is None or seen is None:
+        return None
+    for name, drained in store.metas(f"seen:{topic}:"):
+        feed.seen_kept[name] = seen.load(drained)
+    return progress_records.decode(raw).position
 
 
 def forget(group: Group, number: int, directory: Path) -> None:

@@ -4,7 +4,7 @@ One WriteBatch takes all tables of the partition from one source offset to the n
 offsets, the highest stamp and the progress, so a crash leaves the old state or the new, never a mixture.
 
 Meta keys (default column family): `next:<table>` the changelog offset to read on from, `highest:<topic>` the highest
-stamp applied, `progress:<topic>` the progress as written to Kafka, `schema:<table>` the row's fingerprint.
+stamp applied, `progress:<topic>` the progress as written to Kafka, `schema:<table>` the row's fingerprint, `seen:<topic>:<position>` the event ids learned up to there (streams.dedupe).
 """
 
 import shutil
@@ -72,6 +72,14 @@ class Store:
         value: bytes | None = self._db.get(name.encode())
         return value
 
+    def metas(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        """All meta data whose name begins so, in the order of the names."""
+        it = self._db.iter()
+        it.seek(prefix.encode())
+        while it.valid() and it.key().startswith(prefix.encode()):
+            yield it.key().decode(), it.value()
+            it.next()
+
     def next_offset(self, table: str) -> int:
         """The changelog offset that the table's state has not seen yet."""
         value = self.meta(f"next:{table}")
@@ -122,6 +130,10 @@ class Change:
     def meta(self, name: str, value: bytes) -> None:
         """Put meta data."""
         self._batch.put(name.encode(), value)
+
+    def drop_meta(self, name: str) -> None:
+        """Delete meta data."""
+        self._batch.delete(name.encode())
 
     def write(self) -> None:
         """Apply all of it, or nothing."""

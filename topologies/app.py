@@ -3,6 +3,7 @@
 The app is plain Faust with batched delivery: agents of your own, batched or not, may stand beside the topology's.
 """
 
+import gc
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -67,9 +68,18 @@ def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> 
 
     @app.on_worker_init.connect(weak=False)
     def claim(sender: Any, **kwargs: Any) -> None:
+        _spare_the_collector()
         app.instance_name = processor.engine.name = claim_name(settings.state_dir, topology.name, settings.name)
 
     return app
+
+
+def _spare_the_collector() -> None:
+    # Batches are thousands of short-lived objects without cycles: with Python's defaults the collector walks all live
+    # accumulators again and again, a quarter of the worker's time (measured).
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
 
 
 def _add_agent(app: BatchApp, processor: EngineProcessor, topic_name: str) -> None:

@@ -56,6 +56,7 @@ class Worker:
             name=self.name,
             lock_wait_s=0,
             monotonic=lambda: driver.now_s,
+            together=in_turn,
         )
 
     def assign(self, numbers: Iterable[int], generation: int = 0) -> None:
@@ -227,6 +228,12 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
             coroutine.send(None)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
+
+
+async def in_turn(*coroutines: Coroutine[Any, Any, Any]) -> None:
+    """Run one after the other, so that a test that tears a flush always tears the same one."""
+    for coroutine in coroutines:
+        await coroutine
 
 
 def _key(raw: bytes) -> Any:
