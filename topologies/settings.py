@@ -1,8 +1,9 @@
 """Every setting, read once from the environment and the command line into one frozen value.
 
-A field is set by the option of that name, else by `MILLRACE_` and its name in capitals (`MILLRACE_GRACE_S=120`,
-`MILLRACE_NAME=w0`), else by its default. The cluster is `MILLRACE_BOOTSTRAP` with `MILLRACE_SECURITY_PROTOCOL`,
-`MILLRACE_SASL_*` and `MILLRACE_SSL_*`; without a bootstrap address it is the embedded broker that runs.
+A field is set by the option of that name, else by `MILLRACE_` and its name in capitals
+(`MILLRACE_GRACE_S=120`, `MILLRACE_NAME=w0`), else by its default. The cluster is `MILLRACE_BOOTSTRAP` with
+`MILLRACE_SECURITY_PROTOCOL`, `MILLRACE_SASL_*` and `MILLRACE_SSL_*`; without a bootstrap address it is the
+embedded broker that runs.
 """
 
 import os
@@ -32,8 +33,9 @@ SECURITY: Final = {
 class Settings:
     """What a worker, a view server or a command runs with. Raises MillraceError for values that cannot be.
 
-    Times are in seconds. ``state_dir`` is shared by the workers of one host; ``name`` is a worker's own, which
-    brings it back into its group at once after a crash (None: the first free one of the state directory).
+    Times are in seconds. ``state_dir`` (`MILLRACE_STATE`) is shared by the workers of one host; ``name`` is a
+    worker's own, which brings it back into its group at once after a crash (None: the first free one of the
+    state directory).
     """
 
     cluster: Cluster
@@ -82,7 +84,7 @@ class Settings:
 
 
 def home_directory(environment: Mapping[str, str]) -> Path:
-    """Return where the embedded broker and, by default, all state is kept: `MILLRACE_HOME` or `~/.millrace`."""
+    """Return where the broker and, by default, all state is kept: `MILLRACE_HOME` or `~/.millrace`."""
     return Path(environment.get("MILLRACE_HOME") or Path.home() / ".millrace")
 
 
@@ -90,15 +92,13 @@ def find_cluster(environment: Mapping[str, str], home: Path, bootstrap: str | No
     """Return the cluster that was named, else the embedded broker of ``home``, if it runs."""
     bootstrap = bootstrap or environment.get("MILLRACE_BOOTSTRAP")
     if bootstrap:
-        named = {
-            name: environment[variable] for variable, name in SECURITY.items() if environment.get(variable)
-        }
-        return Cluster(bootstrap, named)
+        security = {name: environment.get(variable, "") for variable, name in SECURITY.items()}
+        return Cluster(bootstrap, {name: value for name, value in security.items() if value})
     embedded = Broker(home).cluster()
     if embedded is None:
         raise MillraceError(
-            "no Kafka broker runs here: start one with `millrace broker up`, or name yours with --bootstrap or "
-            "MILLRACE_BOOTSTRAP"
+            "no Kafka broker runs here: start one with `millrace broker up`, or name yours with --bootstrap "
+            "or MILLRACE_BOOTSTRAP"
         )
     return embedded
 

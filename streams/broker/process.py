@@ -76,11 +76,12 @@ def format_data(classpath: Sequence[Path], properties: Path, cluster_id: str) ->
 
 
 def formatted(process: subprocess.Popen[str]) -> None:
-    """Wait for a formatting; raise MillraceError with its last line if it failed."""
+    """Wait for a formatting; raise MillraceError with its exception's line if it failed."""
     output, _ = process.communicate()
     if process.returncode:
-        last = output.strip().splitlines()[-1:] or ["no output"]
-        raise MillraceError(f"Kafka could not format its data directory: {last[0]}")
+        lines = output.strip().splitlines() or ["no output"]
+        telling = next((line for line in lines if "Exception" in line), lines[-1])
+        raise MillraceError(f"Kafka could not format its data directory: {telling.strip()[:300]}")
 
 
 def running(node: Node, properties: Path) -> psutil.Process | None:

@@ -89,23 +89,26 @@ def _embedded(home: Path | None, nodes: int | None = None) -> Broker:
 def _download_shown() -> Iterator[Report]:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[mb]} MB"))
     console = Console(stderr=True)
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
-        task = progress.add_task("", total=None, visible=False, mb="0")
+    progress = Progress(*columns, TimeElapsedColumn(), console=console)
+    task = progress.add_task("Finding files", total=None, mb="0")
 
-        def report(download: Download) -> None:
-            if not download.files:
-                console.print("First start: downloading Apache Kafka (45 MB) from Maven Central.")
-            what = f"{download.files_done} of {download.files} files" if download.files else "Finding files"
-            progress.update(
-                task,
-                description=what,
-                visible=True,
-                total=download.files or None,
-                completed=download.files_done,
-                mb=f"{download.bytes_done / 1e6:.0f}",
-            )
+    def report(download: Download) -> None:
+        if not download.files:
+            console.print("First start: downloading Apache Kafka (45 MB) from Maven Central.")
+            progress.start()
+            return
+        progress.update(
+            task,
+            description=f"{download.files_done} of {download.files} files",
+            total=download.files,
+            completed=download.files_done,
+            mb=f"{download.bytes_done / 1e6:.0f}",
+        )
 
+    try:
         yield report
+    finally:
+        progress.stop()
 
 
 def _print_status(embedded: Broker, json: bool, **more: Any) -> None:

@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+
+from streams.errors import MillraceError
+from topologies.settings import Settings
+
+HERE = {"MILLRACE_BOOTSTRAP": "kafka:9092"}
+
+
+def test_defaults_are_those_of_the_design() -> None:
+    settings = Settings.from_environment({**HERE, "MILLRACE_HOME": "/h"})
+    assert settings.cluster.bootstrap == "kafka:9092"
+    assert (settings.home, settings.state_dir) == (Path("/h"), Path("/h/state"))
+    assert (settings.partitions, settings.slice_s, settings.grace_s) == (4, 60, 60)
+    assert (settings.retention_s, settings.flush_s, settings.max_ahead_s) == (172_800, 0.2, 600)
+    assert (settings.currency, settings.views_port, settings.worker_port) == ("KRW", 8090, 6066)
+
+
+def test_an_option_beats_the_environment_and_the_environment_the_default() -> None:
+    environment = {**HERE, "MILLRACE_PARTITIONS": "2", "MILLRACE_GRACE_S": "5.5", "MILLRACE_NAME": "w0"}
+    settings = Settings.from_environment(environment, partitions=8, bootstrap="other:1", grace_s=None)
+    assert (settings.partitions, settings.grace_s, settings.name) == (8, 5.5, "w0")
+    assert settings.cluster.bootstrap == "other:1"
+
+
+def test_security_is_passed_through() -> None:
+    environment = {
+        **HERE,
+        "MILLRACE_SECURITY_PROTOCOL": "SASL_SSL",
+        "MILLRACE_SASL_MECHANISM": "PLAIN",
+        "MILLRACE_SASL_USERNAME": "u",
+        "MILLRACE_SASL_PASSWORD": "p",
+        "MILLRACE_SSL_CA": "/ca.pem",
+    }
+    assert Settings.from_environment(environment).cluster.security == {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "u",
+        "sasl.password": "p",
+        "ssl.ca.location": "/ca.pem",
+    }
+
+
+def test_without_any_broker_the_way_to_one_is_told(tmp_path: Path) -> None:
+    with pytest.raises(MillraceError, match="millrace broker up"):
+        Settings.from_environment({"MILLRACE_HOME": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MILLRACE_PARTITIONS", "four"),
+        ("MILLRACE_PARTITIONS", "0"),
+        ("MILLRACE_GRACE_S", "-1"),
+        ("MILLRACE_FLUSH_S", "0"),
+        ("MILLRACE_RETENTION_S", "60"),
+        ("MILLRACE_VIEWS_PORT", "70000"),
+    ],
+)
+def test_an_impossible_value_is_refused_in_one_line(variable: str, value: str) -> None:
+    with pytest.raises(MillraceError) as refused:
+        Settings.from_environment({**HERE, variable: value})
+    assert "\n" not in str(refused.value)
