@@ -42,6 +42,8 @@ def start(classpath: Sequence[Path], properties: Path, log: Path, heap_mb: int) 
         *JVM_OPTIONS,
         *LOGGING_OPTIONS,
         f"-XX:ErrorFile={log.with_suffix('.crash')}",
+        # native libraries are unpacked there, and a killed node leaves them behind: a wipe takes them too
+        f"-Djava.io.tmpdir={log.parent}",
         *_main(classpath, "kafka.Kafka", str(properties)),
     ]
     pid = os.posix_spawn(
