@@ -19,8 +19,10 @@ The engine stays behind the `Processor` protocol, so another fetcher can take `g
 
 import asyncio
 import logging
+import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 import aiokafka
 import faust
@@ -35,7 +37,8 @@ from faust.types.tuples import ConsumerMessage, Message
 from mode import Service
 
 from streams.cluster import Cluster
-from streams.log import TP, Record
+from streams.errors import MillraceError
+from streams.log import TP, LogError, Record
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +102,10 @@ class Batch(list[Record]):
         self.generation = generation
 
 
-class BatchSchema(Schema):
+class BatchSchema(Schema[Any, Any]):
     """Passes a batch through undecoded."""
 
-    def compile(self, app: Any, **kwargs: Any) -> Callable[..., Any]:  # type: ignore[override]
+    def compile(self, app: Any, **kwargs: Any) -> Callable[..., Any]:
         """Make the decode function of a channel."""
 
         async def decode(message: Message, *, propagate: bool = False) -> Any:
@@ -117,7 +120,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     app: "BatchApp"
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
-        conf = self.app.conf
+        conf: Any = self.app.conf
         self._assignor = self.app.assignor
         return aiokafka.AIOKafkaConsumer(
             client_id=f"{conf.broker_client_id}-{self.app.instance_name or 'worker'}",
@@ -209,7 +212,7 @@ class Consumer(driver.Consumer):
         batch = Batch(key, records, self._delivered.get(key), generation)
         self._delivered[key] = last.offset + 1
         return ConsumerMessage(
-            tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, (), None, batch,
+            tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, [], None, cast(Any, batch),
             None, 0, 0, tp, generation_id=generation,
         )  # fmt: skip
 
@@ -310,6 +313,12 @@ class Recovery(FaustRecovery):
         await super().on_recovery_completed(generation_id)
 
     async def _restore(self, generation: int) -> None:
+        try:
+            await self._restore_engine(generation)
+        except (MillraceError, LogError) as error:
+            self.app.fail(error)
+
+    async def _restore_engine(self, generation: int) -> None:
         consumer, processor = cast(Consumer, self.app.consumer), self.app.processor
         mine = [TP(*tp) for tp in consumer.assignment() if tp.topic in processor.topics]
         await self._wait(processor.restore(sorted({tp.partition for tp in mine}), generation))
@@ -330,7 +339,10 @@ class TableManager(FaustTableManager):
 
     async def on_start(self) -> None:
         """Connect the engine, then start recovery."""
-        await self.app.processor.start()
+        try:
+            await self.app.processor.start()
+        except (MillraceError, LogError) as error:
+            self.app.fail(error)
         if not self.should_stop:
             await self._update_channels()
             await self.recovery.start()
@@ -343,3 +355,24 @@ class BatchApp(faust.App):
     cluster: Cluster
     instance_name: str | None = None
     stays_in_group: bool = False
+    prepare: Callable[[], None] | None = None
+
+    async def on_first_start(self) -> None:
+        """Let `prepare` run, which may name the worker; then start as Faust does."""
+        if self.prepare is not None:
+            try:
+                self.prepare()
+            except MillraceError as error:
+                self.fail(error)
+        await super().on_first_start()
+
+    def fail(self, error: Exception) -> NoReturn:
+        """End the process with one line that says why.
+
+        At once, as `kill -9` would: what is applied and not flushed is applied again after the next start, while
+        Faust's orderly end from inside a rebalance may wait for itself.
+        """
+        logger.critical("%s", error)
+        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.flush()
+        os._exit(1)

@@ -22,18 +22,32 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 class Record(Protocol):
-    """One record as read. `timestamp` is Kafka's, in ms since the epoch."""
+    """One record as read."""
 
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Its number in its partition."""
+        ...
+
     @property
-    def timestamp(self) -> int: ...
+    def timestamp(self) -> int:
+        """Kafka's own time of it, in ms since the epoch."""
+        ...
+
     @property
-    def key(self) -> bytes | None: ...
+    def key(self) -> bytes | None:
+        """Its key."""
+        ...
+
     @property
-    def value(self) -> bytes | None: ...
+    def value(self) -> bytes | None:
+        """Its value; None is a tombstone."""
+        ...
+
     @property
-    def headers(self) -> Headers: ...
+    def headers(self) -> Headers:
+        """Its headers, in order."""
+        ...
 
 
 class Entry(NamedTuple):
@@ -45,15 +59,15 @@ class Entry(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Where a batch of one append landed: `count` records at offsets `base`, `base + 1`, ..."""
+    """Where a batch of one append landed: `records` of them at offsets `base`, `base + 1`, ..."""
 
     base: int
-    count: int
+    records: int
 
     @property
     def end(self) -> int:
         """The offset after the last one."""
-        return self.base + self.count
+        return self.base + self.records
 
 
 class Log(Protocol):

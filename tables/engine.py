@@ -21,9 +21,8 @@ from typing import Any
 from streams.errors import MillraceError
 from streams.log import TP, Log, LogError, Record
 from tables.flush import flush as flush_partition
-from tables.partition import Gap, Partition, TooMuchPoison
-from tables.recovery import LOCK_WAIT_S, Restored, StateUnfit, restore
-from tables.store import StoreDamaged, StoreLocked
+from tables.partition import Partition
+from tables.recovery import LOCK_WAIT_S, Restored, restore
 from tables.table import Group
 
 logger = logging.getLogger(__name__)
@@ -178,5 +177,3 @@ async def look_for_foreign(partitions: Sequence[Partition], log: Log) -> None:
         if end > before[tp] == partition.ends[name] and not partition.lock.locked():
             partition.gaps[name] = (before[tp], end)
 
-
-__all__ = ["Engine", "Gap", "LogError", "StateUnfit", "StoreDamaged", "StoreLocked", "TooMuchPoison", "look_for_foreign"]

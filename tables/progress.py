@@ -12,6 +12,7 @@ the highest `(epoch, position)` wins.
 """
 
 from collections.abc import Iterable
+
 import msgspec
 
 from streams.log import Entry, Record

@@ -1,76 +1,116 @@
-"""A view server's merged copy of a group's tables, kept from the changelogs, which are the topics of partials.
+"""A view server's merged copy of a group's tables, kept from the changelogs, the topics of partials.
 
-Partials are stored as they come, by (slice, key, source partition); of two records of one partial the higher stamp
-wins, so repeats, reordering and a zombie's late writes are harmless. Merging happens at read time, and merged slices
-that were asked for stay in memory until one of their partials changes.
+Partials are stored as they come, by (slice, key, source partition); of two records of one partial the higher
+stamp wins, so repeats, reordering and a zombie's late writes are harmless. Merging happens at read time, and
+what was asked for stays merged in memory until one of its partials changes (`tables.rollup`).
 
-Store layout: a column family a table, key = changelog key + source partition u16, value = changelog value. Meta:
-`next:<topic>:<partition>` the offset to read on from, `progress:<topic>:<partition>` the source's newest progress.
+A progress record counts only when the changelogs have been read up to the ends that it names: ends of several
+topics are not read atomically, and what is said to be covered must be in the tables.
+
+Store layout: a column family a table, key = changelog key + source partition u16, value = changelog value.
+Meta: `next:<topic>:<partition>` the offset to read on from, `progress:<topic>:<partition>` the source's
+newest progress that counts, `announced:...` the newest one read, `topic-id:<topic>` whose copy this is.
 Offsets are part of the same WriteBatch as the data, so a restart reads exactly the tail.
 """
 
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from streams.intake import NO_WATERMARK
 from streams.log import TP, Record
 from tables import progress as progress_records
 from tables.accumulators import decode_key, encode_key, stamp_of
 from tables.progress import Progress
 from tables.reading import Cell, Reading, merge_cells, newest_by_key
-from tables.store import Change, Store
-from tables.table import Group, Table
+from tables.rollup import Partials, Results, Rollup
+from tables.store import Change, Store, wipe
+from tables.table import Group, Source, Table
+from tables.windows import Window
 
-# Slices of one table that stay merged in memory: two days of minutes.
-SLICES_KEPT = 2_880
 PARTITION_BYTES = 2
+# Progress that waits for its changelogs while a backlog is read; of more the oldest need not be known.
+ANNOUNCED_KEPT = 1_000
 
-
-@dataclass
-class Slice:
-    """One slice of a table in memory: cells by key and source partition, and what was merged of them."""
-
-    cells: dict[str, dict[int, Cell]]
-    merged: dict[str, Reading]
+Changed = set[tuple[str, int, str]]
 
 
 class ReadModel:
-    """The tables of a group, merged over all source partitions. One writer (`apply`), any number of readers."""
+    """The tables of a group, merged over all source partitions. One writer (`apply`), many readers."""
 
     def __init__(self, group: Group, directory: Path) -> None:
         """Open or create the local copy. Raises StoreLocked, StoreDamaged."""
         self.group = group
         self.tables: dict[str, Table] = {table.name: table for table in group.tables}
-        self.store = Store(Path(directory), list(self.tables))
-        self.progress: dict[TP, Progress] = {}
+        self.directory = Path(directory)
         self.records = 0
         self._table_of = {group.changelog(table).name: table for table in group.tables}
-        self._slices: dict[str, OrderedDict[int, Slice]] = defaultdict(OrderedDict)
-        self._load_progress()
+        self._open()
 
-    def _load_progress(self) -> None:
+    def _open(self) -> None:
+        self.store = Store(self.directory, list(self.tables))
+        self.progress: dict[TP, Progress] = {}
+        self._announced: dict[TP, deque[Progress]] = defaultdict(lambda: deque(maxlen=ANNOUNCED_KEPT))
+        self._next = {tp: int(self.store.meta(f"next:{tp.topic}:{tp.partition}") or 0) for tp in self._tps()}
+        self._rollups = {table.name: self._rollup(table) for table in self.group.tables}
         for source in self.group.sources:
-            for number in range(source.topic.partitions):
-                tp = TP(source.topic.name, number)
-                raw = self.store.meta(f"progress:{tp.topic}:{tp.partition}")
-                if raw is not None:
-                    self.progress[tp] = progress_records.decode(raw)
+            for tp in partitions_of(source):
+                self._load_progress(tp)
+        for number in range(self.group.progress.partitions):
+            self._settle(number)
+
+    def _rollup(self, table: Table) -> Rollup:
+        def of_slice(start: int) -> tuple[dict[str, list[Cell]], int]:
+            return self._cells_of_slice(table, start)
+
+        def of_key(start: int, key: str) -> tuple[list[Cell], int]:
+            found = self._raw_of_key(table, start, key)
+            return [table.row.decode(raw)[1] for raw in found.values()], sum(map(len, found.values()))
+
+        return Rollup(table, self.group.source_of(table.name).time.slice_ms, Partials(of_slice, of_key))
+
+    def _load_progress(self, tp: TP) -> None:
+        known = self.store.meta(f"progress:{tp.topic}:{tp.partition}")
+        if known is not None:
+            self.progress[tp] = progress_records.decode(known)
+        announced = self.store.meta(f"announced:{tp.topic}:{tp.partition}")
+        if announced is not None:
+            self._announced[tp].append(progress_records.decode(announced))
 
     def close(self) -> None:
         """Close the local copy."""
         self.store.close()
 
+    def reset(self) -> None:
+        """Begin anew from nothing: the copy is not of these topics."""
+        self.store.close()
+        wipe(self.directory)
+        self._open()
+
+    def bind(self, topic_ids: Mapping[str, str]) -> bool:
+        """Hear the ids of the topics that are followed now; returns False if the copy was another one's.
+
+        Topics that were deleted and made anew under the same names have new ids: their copy begins anew.
+        """
+        stored = {topic: self.store.meta(f"topic-id:{topic}") for topic in topic_ids}
+        same = all(known in (None, topic_ids[topic].encode()) for topic, known in stored.items())
+        if not same:
+            self.reset()
+        change = self.store.change()
+        for topic, topic_id in topic_ids.items():
+            change.meta(f"topic-id:{topic}", topic_id.encode())
+        change.write()
+        return same
+
+    def _tps(self) -> list[TP]:
+        topics = [self.group.progress, *(self.group.changelog(table) for table in self.group.tables)]
+        return [TP(topic.name, p) for topic in topics for p in range(topic.partitions)]
+
     def positions(self) -> dict[TP, int]:
         """Where to read each topic's partition on from: the changelogs and the progress topic."""
-        tps = [TP(self.group.progress.name, p) for p in range(self.group.progress.partitions)]
-        for table in self.group.tables:
-            topic = self.group.changelog(table)
-            tps += [TP(topic.name, p) for p in range(topic.partitions)]
-        return {tp: int(self.store.meta(f"next:{tp.topic}:{tp.partition}") or 0) for tp in tps}
+        return dict(self._next)
 
-    def apply(self, tp: TP, records: Sequence[Record]) -> set[tuple[str, int, str]]:
+    def apply(self, tp: TP, records: Sequence[Record]) -> Changed:
         """Take consecutive records of a changelog or of the progress topic.
 
         Returns what changed: (table, slice start, key).
@@ -80,63 +120,88 @@ class ReadModel:
         self.records += len(records)
         change = self.store.change()
         table = self._table_of.get(tp.topic)
-        changed = self._apply_partials(change, table, tp, records) if table else self._apply_progress(change, records)
-        change.meta(f"next:{tp.topic}:{tp.partition}", str(records[-1].offset + 1).encode())
+        changed = self._apply_partials(change, table, tp, records) if table else set()
+        if table is None:
+            self._apply_progress(change, records)
+        position = records[-1].offset + 1
+        change.meta(f"next:{tp.topic}:{tp.partition}", str(position).encode())
         change.write()
-        return changed
+        self._next[tp] = position
+        self._forget(changed)
+        return changed | self._settle(tp.partition)
 
-    def _apply_partials(
-        self, change: Change, table: Table, tp: TP, records: Sequence[Record]
-    ) -> set[tuple[str, int, str]]:
+    def _apply_partials(self, change: Change, table: Table, tp: TP, records: Sequence[Record]) -> Changed:
         suffix = tp.partition.to_bytes(PARTITION_BYTES, "big")
         horizon = encode_key(self.horizon(table, tp.partition), "")
         best = {key: raw for key, raw in newest_by_key(records).items() if key >= horizon}
-        gone = [r.key for r in records if r.key is not None and r.value is None and r.key not in best]
-        keys = list(best)
-        stored = self.store.get_many(table.name, [key + suffix for key in keys])
-        changed: set[tuple[str, int, str]] = set()
-        puts = []
-        for key, old in zip(keys, stored, strict=True):
-            raw = best[key]
-            if old is None or stamp_of(raw) > stamp_of(old):
-                puts.append((key + suffix, raw))
-                changed.add((table.name, *self._remember(table, key, tp.partition, raw)))
-        change.put_all(table.name, puts)
+        gone = {r.key for r in records if r.key is not None and r.value is None} - best.keys()
+        stored = self.store.get_many(table.name, [key + suffix for key in best])
+        puts = [
+            (key, raw)
+            for (key, raw), old in zip(best.items(), stored, strict=True)
+            if old is None or stamp_of(raw) > stamp_of(old)
+        ]
+        change.put_all(table.name, [(key + suffix, raw) for key, raw in puts])
         change.delete_all(table.name, [key + suffix for key in gone])
-        for key in gone:
-            changed.add((table.name, *self._forget(table, key, tp.partition)))
-        return changed
+        return {(table.name, *decode_key(key)) for key in [*gone, *(key for key, _ in puts)]}
 
-    def _remember(self, table: Table, key: bytes, partition: int, raw: bytes) -> tuple[int, str]:
-        window, name = decode_key(key)
-        held = self._slices[table.name].get(window)
-        if held is not None:
-            held.cells.setdefault(name, {})[partition] = table.row.decode(raw)[1]
-            held.merged.pop(name, None)
-        return window, name
-
-    def _forget(self, table: Table, key: bytes, partition: int) -> tuple[int, str]:
-        window, name = decode_key(key)
-        held = self._slices[table.name].get(window)
-        if held is not None:
-            held.merged.pop(name, None)
-            cells = held.cells.get(name, {})
-            cells.pop(partition, None)
-            if not cells:
-                held.cells.pop(name, None)
-        return window, name
-
-    def _apply_progress(self, change: Change, records: Sequence[Record]) -> set[tuple[str, int, str]]:
+    def _apply_progress(self, change: Change, records: Sequence[Record]) -> None:
         for record in records:
             if record.value is None:
                 continue
             progress = progress_records.decode(record.value)
             tp = TP(progress.topic, progress.partition)
-            known = self.progress.get(tp)
-            if known is None or progress.order >= known.order:
-                self.progress[tp] = progress
-                change.meta(f"progress:{tp.topic}:{tp.partition}", record.value)
-        return set()
+            waiting = self._announced[tp]
+            newest = waiting[-1] if waiting else self.progress.get(tp)
+            if newest is None or progress.order >= newest.order:
+                waiting.append(progress)
+                change.meta(f"announced:{tp.topic}:{tp.partition}", record.value)
+
+    def _settle(self, number: int) -> Changed:
+        """Let announced progress of this partition number count, as far as the changelogs have been read."""
+        changed: Changed = set()
+        for tp, waiting in self._announced.items():
+            settled = None
+            while waiting and tp.partition == number and self._has_read(waiting[0]):
+                settled = waiting.popleft()
+            if settled is not None:
+                changed |= self._advance(tp, settled)
+        return changed
+
+    def _has_read(self, progress: Progress) -> bool:
+        ends = ((self.tables.get(name), end) for name, end in progress.ends.items())
+        tps = (
+            (TP(self.group.changelog(table).name, progress.partition), end) for table, end in ends if table
+        )
+        return all(self._next.get(tp, 0) >= end for tp, end in tps)
+
+    def _advance(self, tp: TP, progress: Progress) -> Changed:
+        tables = [t for source in self.group.sources if source.topic.name == tp.topic for t in source.tables]
+        before = {table.name: self.horizon(table, tp.partition) for table in tables}
+        self.progress[tp] = progress
+        change = self.store.change()
+        change.meta(f"progress:{tp.topic}:{tp.partition}", progress_records.encode(progress))
+        changed: Changed = set()
+        for table in tables:
+            after = self.horizon(table, tp.partition)
+            changed |= self._expire(change, table, tp.partition, before[table.name], after)
+        change.write()
+        self._forget(changed)
+        return changed
+
+    def _expire(self, change: Change, table: Table, partition: int, start: int, end: int) -> Changed:
+        """Drop what retention has left behind, which a zombie may have put there before this was known."""
+        if end <= start:
+            return set()
+        suffix = partition.to_bytes(PARTITION_BYTES, "big")
+        found = self.store.scan(table.name, encode_key(start, ""), encode_key(end, ""))
+        keys = [key for key, _ in found if key.endswith(suffix)]
+        change.delete_all(table.name, keys)
+        return {(table.name, *decode_key(key[:-PARTITION_BYTES])) for key in keys}
+
+    def _forget(self, changed: Changed) -> None:
+        for table, start, key in changed:
+            self._rollups[table].forget(start, key)
 
     def horizon(self, table: Table, partition: int) -> int:
         """Slices of this partition that start before this are expired (ms)."""
@@ -147,68 +212,83 @@ class ReadModel:
         edge = progress.watermark - table.retention_ms
         return max(0, edge - edge % source.time.slice_ms)
 
-    def slice(self, table: str, start: int) -> Slice:
-        """One slice of a table, by its start in ms."""
-        slices = self._slices[table]
-        held = slices.get(start)
-        if held is None:
-            held = slices[start] = Slice(self._read_slice(self.tables[table], start), {})
-            if len(slices) > SLICES_KEPT:
-                slices.popitem(last=False)
-        else:
-            slices.move_to_end(start)
-        return held
+    def complete_from(self, table: str) -> int:
+        """Slices that start before this (ms) are expired in some partition: what is left is a part."""
+        tps = partitions_of(self.group.source_of(table))
+        return max(self.horizon(self.tables[table], tp.partition) for tp in tps)
 
-    def _read_slice(self, table: Table, start: int) -> dict[str, dict[int, Cell]]:
-        cells: dict[str, dict[int, Cell]] = {}
+    def closed_before(self, table: str) -> int:
+        """Windows that end here (ms) or before are final: no partition takes events for them any more.
+
+        0 while a partition has not had any event.
+        """
+        source = self.group.source_of(table)
+        known = [self.progress.get(tp) for tp in partitions_of(source)]
+        return min(source.time.closed_before(p.watermark) if p is not None else 0 for p in known)
+
+    def _raw_of_key(self, table: Table, start: int, key: str) -> dict[int, bytes]:
+        name = encode_key(start, key)
+        numbers = range(self.group.source_of(table.name).topic.partitions)
+        wanted = [name + number.to_bytes(PARTITION_BYTES, "big") for number in numbers]
+        found = zip(numbers, self.store.get_many(table.name, wanted), strict=True)
+        return {number: raw for number, raw in found if raw is not None}
+
+    def _cells_of_slice(self, table: Table, start: int) -> tuple[dict[str, list[Cell]], int]:
+        cells: dict[str, list[Cell]] = {}
+        size = 0
+        decode = table.row.decode
         for key, raw in self.store.scan(table.name, encode_key(start, ""), encode_key(start + 1, "")):
-            name = decode_key(key[:-PARTITION_BYTES])[1]
-            partition = int.from_bytes(key[-PARTITION_BYTES:], "big")
-            cells.setdefault(name, {})[partition] = table.row.decode(raw)[1]
-        return cells
+            cells.setdefault(key[8:-PARTITION_BYTES].decode(), []).append(decode(raw)[1])
+            size += len(raw)
+        return cells, size
 
     def reading(self, table: str, start: int, key: str) -> Reading | None:
-        """The merged result of one slice and key, with the partials that it comes from; None if there is none."""
-        held = self.slice(table, start)
-        found = held.merged.get(key)
-        if found is None and key in held.cells:
-            found = held.merged[key] = merge_cells(self.tables[table], held.cells[key])
-        return found
+        """The merged result of one slice and key, and the partials it comes from; None if there is none."""
+        declared = self.tables[table]
+        found = self._raw_of_key(declared, start, key)
+        cells = {partition: declared.row.decode(raw)[1] for partition, raw in found.items()}
+        return merge_cells(declared, cells) if cells else None
 
-    def cells_of(self, table: str, starts: Iterable[int], key: str) -> Iterator[Cell]:
-        """Every partial of a key in these slices."""
-        for start in starts:
-            yield from self.slice(table, start).cells.get(key, {}).values()
+    def results(self, table: str, window: Window) -> dict[str, Results]:
+        """The merged results of every key in a window of whole slices. Not to be changed."""
+        return self._rollups[table].results(window.start_ms, window.end_ms)
 
-    def keys(self, table: str, starts: Iterable[int]) -> set[str]:
-        """All keys that occur in these slices."""
-        found: set[str] = set()
-        for start in starts:
-            found.update(self.slice(table, start).cells)
-        return found
+    def result(self, table: str, window: Window, key: str) -> Results | None:
+        """The merged results of one key in a window of whole slices; None if nothing is there."""
+        return self._rollups[table].result(window.start_ms, window.end_ms, key)
 
-    def merged(self, table: str, starts: Sequence[int], key: str) -> dict[str, Any] | None:
-        """The results of a key over several slices (a window), merged; None if nothing is there."""
-        if len(starts) == 1:
-            reading = self.reading(table, starts[0], key)
-            return reading.results if reading is not None else None
-        cells = list(self.cells_of(table, starts, key))
-        row = self.tables[table].row
-        return row.results(row.merge(cells)) if cells else None
+    def keys(self, table: str, window: Window) -> set[str]:
+        """All keys that occur in a window of whole slices."""
+        return self._rollups[table].keys(window.start_ms, window.end_ms)
 
-    def bounds(self, table: str) -> tuple[int, int] | None:
-        """The first and last slice start that is stored; None if the table is empty."""
+    def steps(self, table: str, window: Window) -> Iterator[None]:
+        """Do the work of `results` in small steps, none of which holds up an event loop for long."""
+        return self._rollups[table].steps(window.start_ms, window.end_ms)
+
+    def bounds(self, table: str) -> Window | None:
+        """From the first slice that is stored to the end of the last one; None if the table is empty."""
         first = next(self.store.scan(table, b"", b"\xff" * 8), None)
         last = self.store.newest_key(table)
         if first is None or last is None:
             return None
-        return decode_key(first[0][:-PARTITION_BYTES])[0], decode_key(last[:-PARTITION_BYTES])[0]
+        slice_ms = self.group.source_of(table).time.slice_ms
+        return Window(slice_of(first[0]), slice_of(last) + slice_ms)
 
-    def watermark(self, topic: str) -> int | None:
-        """The lowest watermark (ms) of a source's partitions that have had events; None before the first."""
-        marks = [p.watermark for tp, p in self.progress.items() if tp.topic == topic and p.watermark >= 0]
-        return min(marks) if marks else None
+    def watermarks(self, topic: str) -> dict[int, int]:
+        """The watermark (ms) of each of a source's partitions that has had events."""
+        known = ((tp, p.watermark) for tp, p in self.progress.items() if tp.topic == topic)
+        return {tp.partition: mark for tp, mark in known if mark != NO_WATERMARK}
 
     def covered(self, topic: str) -> dict[int, int]:
         """For each source partition, the offset before which everything is contained."""
         return {tp.partition: p.position for tp, p in self.progress.items() if tp.topic == topic}
+
+
+def partitions_of(source: Source) -> list[TP]:
+    """Every partition of a source's topic."""
+    return [TP(source.topic.name, number) for number in range(source.topic.partitions)]
+
+
+def slice_of(stored: bytes) -> int:
+    """The slice start (ms) of a key as stored here."""
+    return int.from_bytes(stored[:8], "big")

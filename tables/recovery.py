@@ -104,7 +104,7 @@ async def _open(
     private = path.with_name(f"{number}.{suffix}")
     with contextlib.suppress(StoreLocked):
         return Store(private, tables), True
-    raise StoreLocked(f"state directories {path} and {private} are both open in other processes: give --name or --state")
+    raise StoreLocked(f"{path} and {private} are both open in other processes: give --name or --state")
 
 
 def _of_partition(group: Group, number: int) -> list[Table]:

@@ -3,8 +3,11 @@
 One WriteBatch takes all tables of the partition from one source offset to the next, together with the changelog
 offsets, the highest stamp and the progress, so a crash leaves the old state or the new, never a mixture.
 
-Meta keys (default column family): `next:<table>` the changelog offset to read on from, `highest:<topic>` the highest
-stamp applied, `progress:<topic>` the progress as written to Kafka, `schema:<table>` the row's fingerprint, `seen:<topic>:<position>` the event ids learned up to there (streams.dedupe).
+Meta keys (default column family):
+
+- `next:<table>` the changelog offset to read on from, `schema:<table>` the row's fingerprint;
+- `progress:<topic>` the progress as written to Kafka, `highest:<topic>` the highest stamp applied;
+- `seen:<topic>:<position>` the event ids learned up to there (streams.dedupe).
 """
 
 import shutil

@@ -1,14 +1,14 @@
-"""A Faust app that runs a topology: `build_app(topology, settings)`, then `faust -A module worker` or `millrace worker`.
+"""A Faust app that runs a topology: `build_app(topology, settings)`, run by `faust -A module worker`.
 
 The app is plain Faust with batched delivery: agents of your own, batched or not, may stand beside the topology's.
 """
 
 import gc
 import logging
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from faust.types import StreamT
 from yarl import URL
 
 from streams.delivery import (
@@ -22,10 +22,12 @@ from streams.delivery import (
     Transport,
 )
 from streams.errors import MillraceError
+from streams.log import LogError
 from topologies.names import claim_name
 from topologies.processor import EngineProcessor
 from topologies.settings import Settings
 from topologies.topology import Topology
+from topologies.worker_pages import add_pages
 
 logger = logging.getLogger(__name__)
 
@@ -65,12 +67,14 @@ def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> 
     app.transport = Transport(brokers, app)
     for name in sorted(processor.topics):
         _add_agent(app, processor, name)
+    add_pages(app, processor)
 
-    @app.on_worker_init.connect(weak=False)
-    def claim(sender: Any, **kwargs: Any) -> None:
+    def prepare() -> None:
         _spare_the_collector()
         app.instance_name = processor.engine.name = claim_name(settings.state_dir, topology.name, settings.name)
+        (Path(settings.state_dir) / "faust").mkdir(exist_ok=True)
 
+    app.prepare = prepare
     return app
 
 
@@ -86,11 +90,9 @@ def _add_agent(app: BatchApp, processor: EngineProcessor, topic_name: str) -> No
     topic = app.topic(topic_name, schema=BatchSchema(), maxsize=QUEUED_BATCHES)
 
     @app.agent(topic, name=f"{processor.topology.name}.{topic_name}")
-    async def apply_batches(stream: AsyncIterator[Batch]) -> None:
+    async def apply_batches(stream: StreamT[Batch]) -> None:
         async for batch in stream:
             try:
                 await processor.take(app, batch)
-            except MillraceError as error:
-                logger.critical("%s", error)
-                await app.crash(error)
-                raise
+            except (MillraceError, LogError) as error:
+                app.fail(error)

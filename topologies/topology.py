@@ -59,7 +59,7 @@ class Topology:
         """Declare a table fed from a topic by the decorated fold; the table's name is the fold's, unless given."""
 
         def declare(fold: F) -> F:
-            table_name = name or getattr(fold, "__name__", "")
+            table_name = name or str(getattr(fold, "__name__", ""))
             self.add(topic, Table(table_name, aggregates, fold, retention_s, finals))
             return fold
 

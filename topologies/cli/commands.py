@@ -28,6 +28,8 @@ class Command:
 
 COMMANDS: Final[tuple[Command, ...]] = (
     Command("broker", "topologies.cli.broker", "Start, find, stop and wipe the embedded Apache Kafka."),
+    Command("simulate", "topologies.cli.simulate", "Send what a seeded shop's customers do, with exact answers."),
+    Command("worker", "topologies.cli.worker", "Run a worker: consume, keep the tables, emit derived topics."),
 )
 
 

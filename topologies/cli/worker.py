@@ -1,0 +1,58 @@
+"""`millrace worker`: a Faust worker of a topology."""
+
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from topologies.app import build_app
+from topologies.cli.options import Bootstrap, Home
+from topologies.loading import load_topology
+from topologies.settings import Settings
+
+PORTS = 200
+
+TopologyName = Annotated[
+    str, typer.Argument(help="`analytics`, or yours as module:attribute (a Topology), e.g. clicks:topology.")
+]
+Name = Annotated[
+    str | None,
+    typer.Option("--name", help="The worker's name, which brings it back at once; else the first free of w0, w1, ..."),
+]
+State = Annotated[Path | None, typer.Option("--state", help="State directory; workers of one host share it.")]
+Port = Annotated[int | None, typer.Option("--port", help="Of its own pages; else the first free one from 6066.")]
+Loglevel = Annotated[str, typer.Option("--loglevel", "-l", help="debug, info, warning or error.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `worker` to `millrace`."""
+    app.command("worker")(worker)
+
+
+def worker(
+    topology: TopologyName = "analytics",
+    name: Name = None,
+    port: Port = None,
+    state: State = None,
+    loglevel: Loglevel = "info",
+    bootstrap: Bootstrap = None,
+    home: Home = None,
+) -> None:
+    """Consume, keep the tables, emit derived topics. Start more of them to share the partitions; Ctrl-C ends one."""
+    settings = Settings.from_environment(bootstrap=bootstrap, home=home, name=name, state_dir=state)
+    web_port = port if port is not None else _free_port(settings.worker_port)
+    app = build_app(load_topology(topology, settings), settings, web_port=web_port)
+    app.finalize()
+    app.Worker(loglevel=loglevel).execute_from_commandline()
+
+
+def _free_port(first: int) -> int:
+    for port in range(first, first + PORTS):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    return 0

@@ -1,0 +1,31 @@
+"""Finding a topology by name: one of ours, or `module:attribute` of yours."""
+
+import importlib
+import sys
+
+from streams.errors import MillraceError
+from topologies.settings import Settings
+from topologies.topology import Topology
+
+OURS = {"analytics": "topologies.sales:sales_topology"}
+
+
+def load_topology(name: str, settings: Settings) -> Topology:
+    """The topology of that name. The attribute is a Topology, or a function from Settings to one.
+
+    Modules are looked for in the working directory too. Raises MillraceError when there is none.
+    """
+    module_name, _, attribute = OURS.get(name, name).partition(":")
+    if not attribute:
+        known = ", ".join(OURS)
+        raise MillraceError(f"there is no topology {name!r}: give one of {known}, or yours as module:attribute")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise MillraceError(f"topology {name!r} cannot be loaded: {error}") from error
+    topology = found(settings) if callable(found) and not isinstance(found, Topology) else found
+    if not isinstance(topology, Topology):
+        raise MillraceError(f"{name!r} is a {type(topology).__name__}, not a Topology")
+    return topology
