@@ -197,7 +197,7 @@ class Consumer(driver.Consumer):
             return
         batched = self.app.processor.topics
         for tp, found in records.items():
-            if not self.flow_active or self.app.consumer_generation_id != generation:
+            if self._interrupted(generation):
                 return
             if active is not None and tp not in active and tp not in self._buffered_partitions:
                 continue
@@ -206,6 +206,9 @@ class Consumer(driver.Consumer):
                     yield tp, self._to_message(tp, record)
                 continue
             yield tp, self._batch_message(tp, found, generation)
+
+    def _interrupted(self, generation: int) -> bool:
+        return not self.flow_active or self.app.consumer_generation_id != generation
 
     def _batch_message(self, tp: Any, records: list[Any], generation: int) -> ConsumerMessage:
         key, last = TP(*tp), records[-1]
