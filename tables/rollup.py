@@ -1,0 +1,207 @@
+"""Merged results of one table over stretches of slices, kept in memory while they are asked for.
+
+A stretch is cut into aligned *blocks* of 1, 5, 15, 60 and 1,440 slices: with minute slices minutes, hours,
+days. A block of one slice merges the partials of all source partitions, a wider one the blocks inside it, so
+a day costs 24 merges a key, not 5,760. Sliding windows are blocks too, made of the aligned ones.
+
+A changed partial marks its key stale in the blocks that hold its slice; the next reader merges the stale keys
+anew and nothing else. Blocks are dropped, least recently read first, when together they pass the budget.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tables.table import Table
+
+Cell = list[Any]
+States = list[Any]
+Results = dict[str, Any]
+Bounds = tuple[int, int]
+
+LEVELS = (1, 5, 15, 60, 1_440)
+# Of partials as stored; in memory, as Python objects, it comes to about three times that.
+BUDGET_BYTES = 32 << 20
+BLOCK_BYTES = 300
+# Sliding windows that are followed: each has to hear of every change.
+SPANS_KEPT = 32
+
+
+@dataclass(slots=True)
+class Block:
+    """The merged states of a stretch by key; those in `stale` are out of date."""
+
+    states: dict[str, States]
+    key_bytes: int
+    results: dict[str, Results] = field(default_factory=dict)
+    stale: set[str] = field(default_factory=set)
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes it stands for."""
+        return BLOCK_BYTES + self.key_bytes * len(self.states)
+
+
+@dataclass(frozen=True)
+class Partials:
+    """Where a rollup finds the cells of a slice (start in ms), all or one key's, and their size in bytes."""
+
+    of_slice: Callable[[int], tuple[Mapping[str, Sequence[Cell]], int]]
+    of_key: Callable[[int, str], tuple[Sequence[Cell], int]]
+
+
+class Rollup:
+    """The blocks of one table. Stretches are `[start, end)` in ms, of whole slices."""
+
+    def __init__(self, table: Table, slice_ms: int, partials: Partials, budget: int = BUDGET_BYTES) -> None:
+        """Begin empty."""
+        self.weight = 0
+        self._row = table.row
+        self._aggregates = list(table.row.aggregates.values())
+        self._slice_ms = slice_ms
+        self._widths = [level * slice_ms for level in LEVELS]
+        self._partials = partials
+        self._budget = budget
+        self._blocks: OrderedDict[Bounds, Block] = OrderedDict()
+        self._spans: OrderedDict[Bounds, None] = OrderedDict()
+
+    def forget(self, start: int, key: str) -> None:
+        """Hear that a partial of this slice and key has changed."""
+        for width in self._widths:
+            first = start - start % width
+            self._mark((first, first + width), key)
+        for span in self._spans:
+            if span[0] <= start < span[1]:
+                self._mark(span, key)
+
+    def _mark(self, bounds: Bounds, key: str) -> None:
+        block = self._blocks.get(bounds)
+        if block is not None:
+            block.stale.add(key)
+
+    def results(self, start: int, end: int) -> dict[str, Results]:
+        """The merged results of every key in the stretch. Not to be changed."""
+        block = self._block(start, end)
+        found, results = block.results, self._row.results
+        for key in block.states.keys() - found.keys():
+            found[key] = results(block.states[key])
+        return found
+
+    def result(self, start: int, end: int, key: str) -> Results | None:
+        """The merged results of one key, None if it does not occur; reads no other key."""
+        states = self._states(start, end, key)
+        return None if states is None else self._row.results(states)
+
+    def keys(self, start: int, end: int) -> set[str]:
+        """Every key that occurs in the stretch."""
+        return set(self._block(start, end).states)
+
+    def steps(self, start: int, end: int) -> Iterator[None]:
+        """Merge the stretch in steps of one block each, for callers that have other work in between."""
+        if (start, end) not in self._blocks:
+            for part in self._parts(start, end):
+                yield from self.steps(*part)
+            self._block(start, end)
+            yield
+
+    def _states(self, start: int, end: int, key: str) -> States | None:
+        if (start, end) in self._blocks:
+            return self._block(start, end).states.get(key)
+        parts = self._parts(start, end)
+        if not parts:
+            cells, _ = self._partials.of_key(start, key)
+            return self._row.merge(cells) if cells else None
+        found = [states for part in parts if (states := self._states(*part, key)) is not None]
+        return self._merge(found) if found else None
+
+    def _block(self, start: int, end: int) -> Block:
+        bounds = (start, end)
+        block = self._blocks.get(bounds)
+        if block is None:
+            block = self._blocks[bounds] = self._build(start, end)
+            self.weight += block.weight
+            self._note_span(bounds)
+        else:
+            self._blocks.move_to_end(bounds)
+            if bounds in self._spans:
+                self._spans.move_to_end(bounds)
+            if not block.stale:
+                return block
+            self.weight -= block.weight
+            self._refresh(block, start, end)
+            self.weight += block.weight
+        self._evict(bounds)
+        return block
+
+    def _build(self, start: int, end: int) -> Block:
+        parts = self._parts(start, end)
+        if not parts:
+            cells, size = self._partials.of_slice(start)
+            states = {key: self._row.merge(one) for key, one in cells.items()}
+            return Block(states, size // max(1, len(cells)))
+        blocks = [self._block(*part) for part in parts]
+        gathered: dict[str, list[States]] = {}
+        for block in blocks:
+            for key, one in block.states.items():
+                gathered.setdefault(key, []).append(one)
+        merge = self._merge
+        return Block({key: merge(lists) for key, lists in gathered.items()}, max(b.key_bytes for b in blocks))
+
+    def _refresh(self, block: Block, start: int, end: int) -> None:
+        stale, block.stale = block.stale, set()
+        blocks = [self._block(*part) for part in self._parts(start, end)]
+        for key in stale:
+            block.results.pop(key, None)
+            if blocks:
+                found = [b.states[key] for b in blocks if key in b.states]
+                states = self._merge(found) if found else None
+            else:
+                cells, size = self._partials.of_key(start, key)
+                block.key_bytes = max(block.key_bytes, size)
+                states = self._row.merge(cells) if cells else None
+            if states is None:
+                block.states.pop(key, None)
+            else:
+                block.states[key] = states
+        block.key_bytes = max([block.key_bytes, *(b.key_bytes for b in blocks)])
+
+    def _merge(self, lists: Sequence[States]) -> States:
+        if len(lists) == 1:
+            return lists[0]
+        columns = zip(*lists, strict=True)
+        return [a.merge_all(column) for a, column in zip(self._aggregates, columns, strict=True)]
+
+    def _parts(self, start: int, end: int) -> list[Bounds]:
+        """The largest aligned blocks, smaller than the stretch, that make it up; none for a single slice."""
+        if end - start <= self._slice_ms:
+            return []
+        parts, at = [], start
+        while at < end:
+            width = next(
+                w for w in reversed(self._widths) if at % w == 0 and w <= end - at and w < end - start
+            )
+            parts.append((at, at + width))
+            at += width
+        return parts
+
+    def _note_span(self, bounds: Bounds) -> None:
+        width = bounds[1] - bounds[0]
+        if width in self._widths and bounds[0] % width == 0:
+            return
+        self._spans[bounds] = None
+        if len(self._spans) > SPANS_KEPT:
+            self._drop(next(iter(self._spans)))
+
+    def _evict(self, keep: Bounds) -> None:
+        while self.weight > self._budget and len(self._blocks) > 1:
+            oldest = next(iter(self._blocks))
+            if oldest == keep:
+                return
+            self._drop(oldest)
+
+    def _drop(self, bounds: Bounds) -> None:
+        self._spans.pop(bounds, None)
+        block = self._blocks.pop(bounds, None)
+        if block is not None:
+            self.weight -= block.weight
