@@ -58,6 +58,7 @@ def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> 
             "stream_recovery_delay": 0.0,
             "stream_wait_empty": False,
             "web_port": settings.worker_port,
+            "web_bind": "127.0.0.1",
             "web_host": "127.0.0.1",
             **faust_settings,
         },

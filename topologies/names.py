@@ -5,6 +5,7 @@ process. Without a name given, the first free slot `w0`, `w1`, ... is taken.
 """
 
 import fcntl
+import socket
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +30,25 @@ def claim_name(state_dir: Path, group: str, wanted: str | None) -> str:
     if wanted:
         raise NameTaken(f"a worker named {wanted} of group {group} is running on {state_dir}: choose another --name")
     raise NameTaken(f"all {SLOTS} worker slots of {directory} are taken: give --name")
+
+
+def claim_port(state_dir: Path, first: int) -> int:
+    """The first port from `first` that is free and that no other worker of the state directory has claimed."""
+    Path(state_dir).mkdir(parents=True, exist_ok=True)
+    for port in range(first, min(first + SLOTS, 65_536)):
+        if _lock(Path(state_dir) / f"port-{port}.lock") and _is_free(port):
+            return port
+    raise MillraceError(f"no port from {first} to {first + SLOTS - 1} is free: give --port")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def _lock(path: Path) -> bool:

@@ -1,17 +1,18 @@
 """The sales topology of the group `order-analytics-group`: order events to sales by minute.
 
-    order-events -> sales_by_total, sales_by_category, sales_by_region, sales_by_product
-                        |  closed minutes of the first three
-                        v
-                    sales-per-minute
+order-events -> sales_by_total, sales_by_category, sales_by_region, sales_by_product
+|  closed minutes of the first three
+v
+sales-per-minute
 """
 
+from dataclasses import replace
 from typing import Any
 
 from agents.sales import sales_folds
 from streams.intake import EventTime
 from streams.topics import ORDER_EVENTS, Topic
-from tables.aggregates import Aggregate, Count, Distinct, Quantiles, Sum
+from tables.aggregates import Aggregate, Distinct, Quantiles, Sum
 from tables.table import Table
 from topologies.settings import Settings
 from topologies.topology import Topology
@@ -28,20 +29,25 @@ SALES_PER_MINUTE = Topic(
 def sales_topology(settings: Settings) -> Topology:
     """Wire the sales folds to their tables."""
     folds = sales_folds(settings.currency)
-    orders = ORDER_EVENTS.with_partitions(settings.partitions)
-    finals = SALES_PER_MINUTE.with_partitions(settings.partitions)
+    orders = own_topic(ORDER_EVENTS, settings)
+    finals = own_topic(SALES_PER_MINUTE, settings)
     time = EventTime(
         slice_ms=round(settings.slice_s * 1000),
         grace_ms=round(settings.grace_s * 1000),
         max_ahead_ms=round(settings.max_ahead_s * 1000),
     )
-    topology = Topology(GROUP).source(orders, time=time)
+    topology = Topology(settings.prefix + GROUP).source(orders, time=time)
     retention = round(settings.retention_s)
     for name, fold in (("total", folds.total), ("category", folds.category), ("region", folds.region)):
         table = Table(f"sales_by_{name}", {**_money(), **_customers()}, fold, retention, finals)
         topology.add(orders, table)
     topology.add(orders, Table("sales_by_product", _money(), folds.product, retention))
     return topology
+
+
+def own_topic(topic: Topic, settings: Settings) -> Topic:
+    """A topic as this installation has it: with its prefix and its number of partitions."""
+    return replace(topic, name=settings.prefix + topic.name, partitions=settings.partitions)
 
 
 def _money() -> dict[str, Aggregate[Any]]:

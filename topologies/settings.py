@@ -7,6 +7,7 @@ embedded broker that runs.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from streams.cluster import Cluster
 from streams.errors import MillraceError
 
 PREFIX: Final = "MILLRACE_"
+LEGAL_PREFIX: Final = re.compile(r"[a-zA-Z0-9._-]{0,60}")
 SECURITY: Final = {
     "MILLRACE_SECURITY_PROTOCOL": "security.protocol",
     "MILLRACE_SASL_MECHANISM": "sasl.mechanism",
@@ -35,7 +37,7 @@ class Settings:
 
     Times are in seconds. ``state_dir`` (`MILLRACE_STATE`) is shared by the workers of one host; ``name`` is a
     worker's own, which brings it back into its group at once after a crash (None: the first free one of the
-    state directory).
+    state directory). ``prefix`` goes before the names of groups and topics, so that several shops share a cluster.
     """
 
     cluster: Cluster
@@ -49,6 +51,7 @@ class Settings:
     flush_s: float = 0.2
     max_ahead_s: float = 600.0
     currency: str = "KRW"
+    prefix: str = ""
     views_port: int = 8090
     worker_port: int = 6066
 
@@ -63,6 +66,7 @@ class Settings:
             self.retention_s >= self.slice_s + self.grace_s, "retention_s must cover slice_s and grace_s"
         )
         _require(bool(self.currency) and "\x1f" not in self.currency, "currency must be a code like KRW")
+        _require(bool(LEGAL_PREFIX.fullmatch(self.prefix)), "prefix must be letters, digits, '.', '_' and '-'")
         for port in (self.views_port, self.worker_port):
             _require(0 <= port < 65536, f"port {port} is not one")
 

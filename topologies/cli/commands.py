@@ -27,9 +27,11 @@ class Command:
 
 
 COMMANDS: Final[tuple[Command, ...]] = (
+    Command("demo", "topologies.cli.demo", "Everything at once: broker, workers, views and a simulated shop."),
     Command("broker", "topologies.cli.broker", "Start, find, stop and wipe the embedded Apache Kafka."),
     Command("simulate", "topologies.cli.simulate", "Send what a seeded shop's customers do, with exact answers."),
     Command("worker", "topologies.cli.worker", "Run a worker: consume, keep the tables, emit derived topics."),
+    Command("views", "topologies.cli.views", "Answer for the tables over HTTP, from a local copy of them."),
 )
 
 

@@ -1,6 +1,5 @@
 """`millrace worker`: a Faust worker of a topology."""
 
-import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +8,8 @@ import typer
 from topologies.app import build_app
 from topologies.cli.options import Bootstrap, Home
 from topologies.loading import load_topology
+from topologies.names import claim_port
 from topologies.settings import Settings
-
-PORTS = 200
 
 TopologyName = Annotated[
     str, typer.Argument(help="`analytics`, or yours as module:attribute (a Topology), e.g. clicks:topology.")
@@ -41,18 +39,8 @@ def worker(
 ) -> None:
     """Consume, keep the tables, emit derived topics. Start more of them to share the partitions; Ctrl-C ends one."""
     settings = Settings.from_environment(bootstrap=bootstrap, home=home, name=name, state_dir=state)
-    web_port = port if port is not None else _free_port(settings.worker_port)
+    web_port = port if port is not None else claim_port(settings.state_dir, settings.worker_port)
     app = build_app(load_topology(topology, settings), settings, web_port=web_port)
     app.finalize()
     app.Worker(loglevel=loglevel).execute_from_commandline()
 
-
-def _free_port(first: int) -> int:
-    for port in range(first, first + PORTS):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    return 0

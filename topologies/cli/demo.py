@@ -1,0 +1,169 @@
+"""`millrace demo`: broker, topics, workers, views and a simulated shop, in one command."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+
+from streams.broker import Broker
+from streams.cluster import Cluster
+from streams.errors import MillraceError
+from streams.simulator.ledger import Ledger
+from streams.simulator.run import plan_run
+from streams.simulator.settings import ShopSettings
+from topologies.cli.broker import bring_up
+from topologies.cli.options import Bootstrap, Home
+from topologies.demo.run import Demo, demo
+from topologies.demo.status import Status
+from topologies.settings import Settings, find_cluster, home_directory
+
+SHOWN = 20
+
+Events = Annotated[int | None, typer.Option("--events", "-n", help="Send so many, flat out unless --rate is given.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Compare every total of the views with the exact answers.")]
+Nodes = Annotated[int | None, typer.Option("--nodes", help="Of the embedded broker: 1 or 3.")]
+Rate = Annotated[float | None, typer.Option("--rate", help="Events per second; 0 is flat out. Else 500, for ever.")]
+Speed = Annotated[float, typer.Option("--speed", help="Seconds of event time in a second.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the simulated shop.")]
+Workers = Annotated[int, typer.Option("--workers", help="How many workers share the partitions.")]
+Port = Annotated[int | None, typer.Option("--port", help="Of the view server; else 8090, or a free one to verify.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `demo` to `millrace`."""
+    app.command("demo")(run_demo)
+
+
+def run_demo(
+    events: Events = None,
+    verify: Verify = False,
+    nodes: Nodes = None,
+    rate: Rate = None,
+    speed: Speed = 1.0,
+    seed: Seed = 1,
+    workers: Workers = 2,
+    port: Port = None,
+    bootstrap: Bootstrap = None,
+    home: Home = None,
+) -> None:
+    """Run everything on this machine: look at the URLs, end it with Ctrl-C. With --verify: prove that it is exact."""
+    if verify and events is None:
+        raise MillraceError("--verify needs an end: give --events, e.g. `millrace demo --events 300000 --verify`")
+    console = Console(stderr=True)
+    with _ended_by_signals(), _cluster(home, nodes, bootstrap, apart=verify) as (cluster, directory):
+        settings = _settings(cluster, directory, port, apart=verify)
+        shop = ShopSettings(seed=seed, currency=settings.currency)
+        pace = rate if rate is not None else (0.0 if events else 500.0)
+        plan = plan_run(shop, now_ms=time.time_ns() // 1_000_000, events=events, rate=pace, speed=speed)
+        ledger = Ledger(settings.partitions, currency=settings.currency) if verify else None
+        console.print(f"Starting {workers} workers and a view server; logs in {directory / 'logs'}")
+        with demo(settings, plan, directory, ledger, workers) as running:
+            console.print(f"Views: {running.client.url}")
+            _follow(running, console, verify=verify)
+
+
+def _follow(running: Demo, console: Console, *, verify: bool) -> None:
+    started = time.monotonic()
+    running.simulate()
+    Status(running, console).follow()
+    if not verify:
+        if running.plan.events is not None:
+            console.print(f"Sent {running.sent}")
+        return
+    console.print(f"Sent {running.sent}; waiting for the views")
+    comparison = running.verify()
+    for mismatch in comparison.mismatches[:SHOWN]:
+        console.print(mismatch, markup=False)
+    answer: dict[str, Any] = {
+        "events": running.sent.events,
+        "exact": not comparison.mismatches,
+        "mismatches": len(comparison.mismatches),
+        "seconds": round(time.monotonic() - started, 2),
+        "cells": comparison.cells,
+        "values": comparison.values,
+        "late": sum(source.late for source in running.ledger.sources) if running.ledger else 0,
+        "duplicates": sum(source.duplicates for source in running.ledger.sources) if running.ledger else 0,
+    }
+    typer.echo(orjson.dumps(answer))
+    if comparison.mismatches:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _cluster(
+    home: Path | None, nodes: int | None, bootstrap: str | None, *, apart: bool
+) -> Iterator[tuple[Cluster, Path]]:
+    """The cluster to run on and a directory; the embedded broker is ended again if it was started here.
+
+    To verify, broker and state are the run's own and are deleted at its end.
+    """
+    base = home or home_directory(os.environ)
+    directory = base / f"verify-{secrets.token_hex(4)}" if apart else base
+    try:
+        if bootstrap or os.environ.get("MILLRACE_BOOTSTRAP"):
+            yield find_cluster(os.environ, base, bootstrap), directory
+            return
+        broker = Broker(directory, nodes)
+        running = broker.cluster() is not None
+        try:
+            yield bring_up(broker), directory
+        finally:
+            if not running:
+                broker.down(wipe=apart)
+    except MillraceError:
+        if apart:
+            shutil.rmtree(directory / "state", ignore_errors=True)  # the logs stay: they say what went wrong
+        raise
+    else:
+        if apart:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _settings(cluster: Cluster, directory: Path, port: int | None, *, apart: bool) -> Settings:
+    if not apart:
+        state = Path(os.environ.get("MILLRACE_STATE") or directory / "state")
+        return Settings.from_environment(cluster=cluster, home=directory, views_port=port, state_dir=state)
+    return Settings.from_environment(
+        cluster=cluster,
+        home=directory,
+        state_dir=directory / "state",
+        views_port=port or _free_port(),
+        prefix=f"verify-{secrets.token_hex(3)}-",
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the demo in order: one more is not needed, and does no harm."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Stopped.")
+        raise typer.Exit(130) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,149 @@
+"""The demo from the first process to the last: start in order, follow, compare, end in reverse order."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from streams.cluster import Cluster
+from streams.errors import MillraceError
+from streams.producers import Producer
+from streams.simulator.ledger import Ledger
+from streams.simulator.run import Plan, Sent, run
+from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS, USER_ACTIVITY, ensure_topics
+from topologies.demo.client import Client
+from topologies.demo.processes import Children
+from topologies.demo.verify import Comparison, compare
+from topologies.sales import own_topic, sales_topology
+from topologies.settings import Settings
+
+READY_S = 60.0
+CATCH_UP_S = 300.0
+POLL_S = 0.1
+
+
+class PrefixedProducer(Producer):
+    """A producer that puts the settings' prefix before each topic."""
+
+    def __init__(self, cluster: Cluster, prefix: str) -> None:
+        """Connect in the background."""
+        super().__init__(cluster)
+        self._prefix = prefix
+
+    def produce(self, topic: str, *rest: Any, **options: Any) -> None:
+        """Hand over one record."""
+        super().produce(self._prefix + topic, *rest, **options)
+
+
+@dataclass
+class Demo:
+    """What runs, and how far the simulator has come."""
+
+    settings: Settings
+    children: Children
+    client: Client
+    plan: Plan
+    ledger: Ledger | None = None
+    sent: Sent = field(default_factory=Sent)
+    failure: BaseException | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+
+    def start(self, workers: int) -> None:
+        """Create topics, start workers and views, and wait until the views answer."""
+        settings = self.settings
+        simulated = (ORDER_EVENTS, USER_ACTIVITY, PAYMENT_NOTIFICATIONS)
+        topology = sales_topology(settings)
+        names = {topic.name: topic for topic in topology.topics()}
+        for topic in simulated:
+            own = own_topic(topic, settings)
+            names.setdefault(own.name, own)
+        ensure_topics(settings.cluster, names.values())
+        for number in range(workers):
+            self.children.start(f"worker-{number}", ["worker", "analytics", "--name", f"w{number}", "-l", "info"])
+        self.children.start("views", ["views", "--port", str(settings.views_port)])
+        self.wait(self.views_answer, READY_S, "the view server does not answer")
+
+    def views_answer(self) -> bool:
+        """Whether the view server is there."""
+        try:
+            self.client.get("/healthz")
+        except OSError:
+            return False
+        return True
+
+    def simulate(self) -> None:
+        """Send the shop's events in the background."""
+        self._thread = threading.Thread(target=self._simulate, name="simulator", daemon=True)
+        self._thread.start()
+
+    def _simulate(self) -> None:
+        try:
+            with PrefixedProducer(self.settings.cluster, self.settings.prefix) as producer:
+                self.sent = run(self.plan, producer, ledger=self.ledger, stop=self.stop, report=self._report)
+        except BaseException as error:
+            self.failure = error
+
+    def _report(self, sent: Sent) -> None:
+        self.sent = sent
+
+    @property
+    def simulating(self) -> bool:
+        """Whether events are still being sent. Raises what the simulator raised."""
+        if self.failure is not None:
+            raise self.failure
+        return self._thread is not None and self._thread.is_alive()
+
+    def end(self) -> None:
+        """Stop sending, then end every child."""
+        self.stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.children.stop()
+
+    def wait(self, holds: Callable[[], bool], limit_s: float, otherwise: str) -> None:
+        """Wait for a condition while every child lives. Raises MillraceError."""
+        deadline = time.monotonic() + limit_s
+        while not holds():
+            self.children.check()
+            if time.monotonic() > deadline:
+                raise MillraceError(f"{otherwise} after {limit_s:g} s; the logs are in {self.children.directory}")
+            time.sleep(POLL_S)
+
+    def caught_up(self) -> bool:
+        """Whether the views contain every order that was sent, in every partition."""
+        sources = self.ledger.sources if self.ledger is not None else []
+        topic = self.settings.prefix + ORDER_EVENTS.name
+        try:
+            fresh = self.client.get("/api/tables/sales_by_total")["freshness"]
+        except OSError:
+            return False
+        covered = sum(fresh["offsets"].get(f"{topic}:{p}", 0) for p in range(len(sources)))
+        return bool(fresh["connected"]) and covered == sum(s.counted + s.late + s.duplicates for s in sources)
+
+    def verify(self) -> Comparison:
+        """Wait until the views have caught up, and compare."""
+        assert self.ledger is not None
+        self.wait(self.caught_up, CATCH_UP_S, "the views have not caught up")
+        slice_ms = self.settings.slice_s * 1000
+        return compare(self.ledger, lambda table, start: self.client.rows(table, start, slice_ms))
+
+
+@contextmanager
+def demo(settings: Settings, plan: Plan, directory: Path, ledger: Ledger | None, workers: int) -> Iterator[Demo]:
+    """Start everything but the simulator; at the end of the context nothing of it runs any more."""
+    environment = {
+        "MILLRACE_BOOTSTRAP": settings.cluster.bootstrap,
+        "MILLRACE_HOME": str(settings.home),
+        "MILLRACE_STATE": str(settings.state_dir),
+        "MILLRACE_PREFIX": settings.prefix,
+    }
+    with ExitStack() as stack:
+        children = stack.enter_context(Children(directory / "logs", environment))
+        running = Demo(settings, children, Client(f"http://127.0.0.1:{settings.views_port}"), plan, ledger)
+        stack.callback(running.end)
+        running.start(workers)
+        yield running
