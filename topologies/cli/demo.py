@@ -23,6 +23,8 @@ from streams.simulator.run import plan_run
 from streams.simulator.settings import ShopSettings
 from topologies.cli.broker import bring_up
 from topologies.cli.options import Bootstrap, Home
+from topologies.cli.simulate import topic_names
+from topologies.demo.kills import Kills
 from topologies.demo.run import Demo, demo
 from topologies.demo.status import Status
 from topologies.settings import Settings, find_cluster, home_directory
@@ -36,6 +38,12 @@ Rate = Annotated[float | None, typer.Option("--rate", help="Events per second; 0
 Speed = Annotated[float, typer.Option("--speed", help="Seconds of event time in a second.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the simulated shop.")]
 Workers = Annotated[int, typer.Option("--workers", help="How many workers share the partitions.")]
+Kill = Annotated[
+    int, typer.Option("--kills", help="Kill a worker so many times with SIGKILL meanwhile; the third time wipe its state.")
+]
+TopicNames = Annotated[
+    str | None, typer.Option("--topics", help="Only events of these topics, with commas between; else all three.")
+]
 Port = Annotated[int | None, typer.Option("--port", help="Of the view server; else 8090, or a free one to verify.")]
 
 
@@ -52,6 +60,8 @@ def run_demo(
     speed: Speed = 1.0,
     seed: Seed = 1,
     workers: Workers = 2,
+    topics: TopicNames = None,
+    kills: Kill = 0,
     port: Port = None,
     bootstrap: Bootstrap = None,
     home: Home = None,
@@ -62,20 +72,23 @@ def run_demo(
     console = Console(stderr=True)
     with _ended_by_signals(), _cluster(home, nodes, bootstrap, apart=verify) as (cluster, directory):
         settings = _settings(cluster, directory, port, apart=verify)
-        shop = ShopSettings(seed=seed, currency=settings.currency)
+        shop = ShopSettings(seed=seed, currency=settings.currency, topics=topic_names(topics))
         pace = rate if rate is not None else (0.0 if events else 500.0)
         plan = plan_run(shop, now_ms=time.time_ns() // 1_000_000, events=events, rate=pace, speed=speed)
         ledger = Ledger(settings.partitions, currency=settings.currency) if verify else None
         console.print(f"Starting {workers} workers and a view server; logs in {directory / 'logs'}")
         with demo(settings, plan, directory, ledger, workers) as running:
             console.print(f"Views: {running.client.url}")
-            _follow(running, console, verify=verify)
+            _follow(running, console, verify=verify, kills=Kills(running, kills, seed))
 
 
-def _follow(running: Demo, console: Console, *, verify: bool) -> None:
+def _follow(running: Demo, console: Console, *, verify: bool, kills: Kills) -> None:
     started = time.monotonic()
     running.simulate()
+    if kills.count:
+        kills.start()
     Status(running, console).follow()
+    kills.wait()
     if not verify:
         if running.plan.events is not None:
             console.print(f"Sent {running.sent}")
@@ -94,6 +107,8 @@ def _follow(running: Demo, console: Console, *, verify: bool) -> None:
         "late": sum(source.late for source in running.ledger.sources) if running.ledger else 0,
         "duplicates": sum(source.duplicates for source in running.ledger.sources) if running.ledger else 0,
     }
+    if kills.count:
+        answer |= {"kills": kills.done, "ready_s": kills.ready_s}
     typer.echo(orjson.dumps(answer))
     if comparison.mismatches:
         raise typer.Exit(1)

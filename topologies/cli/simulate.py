@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event as Flag
-from typing import Annotated
+from types import FrameType
+from typing import Annotated, Any
 
 import orjson
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streams.errors import MillraceError
 from streams.producers import Producer
@@ -29,7 +30,8 @@ Events = Annotated[int | None, typer.Option("--events", "-n", help="Stop after s
 Rate = Annotated[float, typer.Option("--rate", help="Events per second; 0 is flat out.")]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed and start give the same events.")]
 Speed = Annotated[
-    float, typer.Option("--speed", help="Seconds of event time in a second; 1440 runs through a day in a minute.")
+    float,
+    typer.Option("--speed", help="Event time that passes in a second, in seconds; 1440: a day in a minute."),
 ]
 Start = Annotated[
     str | None,
@@ -44,7 +46,7 @@ LedgerFile = Annotated[
 ]
 Shown = Annotated[
     bool | None,
-    typer.Option("--progress/--no-progress", help="Show how far it is; else only on a terminal."),
+    typer.Option("--progress/--no-progress", help="Show how far it is; by default on a terminal."),
 ]
 
 
@@ -60,24 +62,101 @@ def simulate(
     speed: Speed = 1.0,
     start: Start = None,
     topics: TopicNames = None,
+    ledger: LedgerFile = None,
     bootstrap: Bootstrap = None,
     home: Home = None,
-    ledger: LedgerFile = None,
     progress: Shown = None,
     json: Json = False,
 ) -> None:
-    """Send what customers of a seeded shop do: visits, carts, orders, payments, some late, twice or out of order."""
-    chosen = tuple(name.strip() for name in topics.split(",")) if topics else TOPICS
-    shop = ShopSettings(seed=seed, topics=chosen, currency=_currency(bootstrap, home))
+    """Send what the customers of a seeded shop do: visits, carts, orders, payments, with a network's faults."""
+    begin_ms = None if start is None else moment(start)
+    if ledger is not None and not ledger.absolute().parent.is_dir():
+        raise MillraceError(f"the ledger cannot be written to {ledger}: create its directory first")
     settings = Settings.from_environment(bootstrap=bootstrap, home=home)
-    ensure_topics(settings.cluster, [DECLARED[name].with_partitions(settings.partitions) for name in chosen])
-    book = ledger_for(settings) if ledger else None
-    stop = Flag()
-    with Producer(settings.cluster) as producer, stopped_by_signal(stop), _progress_shown(events, progress) as report:
-        plan = plan_run(
-            shop, now_ms=time.time_ns() // 1_000_000, events=events, rate=rate, speed=speed, start_ms=moment(start)
-        )
+    shop = ShopSettings(seed=seed, currency=settings.currency, topics=topic_names(topics))
+    declared = [DECLARED[name].with_partitions(settings.partitions) for name in shop.topics]
+    ensure_topics(settings.cluster, declared)
+    book = None if ledger is None else ledger_for(settings)
+    with stopped_by_signal() as stop, shown(events, progress) as report, Producer(settings.cluster) as producer:
+        now_ms = time.time_ns() // 1_000_000
+        plan = plan_run(shop, now_ms=now_ms, events=events, rate=rate, speed=speed, start_ms=begin_ms)
         sent = run(plan, producer, ledger=book, stop=stop, report=report)
-    if book is not None and ledger is not None:
+    if ledger is not None and book is not None:
         book.write(ledger)
     typer.echo(orjson.dumps(as_dict(sent)) if json else str(sent))
+
+
+def ledger_for(settings: Settings) -> Ledger:
+    """An empty ledger with the rules by which the sales tables of these settings count."""
+    return Ledger(
+        settings.partitions,
+        currency=settings.currency,
+        slice_ms=round(settings.slice_s * 1000),
+        grace_ms=round(settings.grace_s * 1000),
+        dedupe_ms=round(ORDER_EVENTS.dedupe_s * 1000),
+    )
+
+
+def topic_names(listed: str | None) -> tuple[str, ...]:
+    """The topics that were listed, without repeats; all if none were."""
+    return tuple(dict.fromkeys(name.strip() for name in listed.split(","))) if listed else TOPICS
+
+
+def moment(text: str) -> int:
+    """Epoch ms or ISO-8601 (UTC unless it says otherwise) as epoch ms; raises MillraceError for anything else."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise MillraceError(f"start {text!r} is no time: give 2025-01-31T12:00:00Z or epoch ms") from None
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def as_dict(sent: Sent) -> dict[str, Any]:
+    """A run as one JSON object."""
+    return {
+        "events": sent.events,
+        "seconds": round(sent.seconds, 3),
+        "events_per_s": round(sent.events / max(sent.seconds, 1e-6)),
+        "topics": dict(sent.by_topic),
+        "start": iso(sent.start_ms),
+        "reached": iso(sent.reached_ms),
+        "stopped": sent.stopped,
+    }
+
+
+@contextmanager
+def stopped_by_signal() -> Iterator[Flag]:
+    """A flag that the first Ctrl-C or SIGTERM sets; the second one ends the process as usual."""
+    stop = Flag()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        for number, before in handlers.items():
+            signal.signal(number, before)
+
+    handlers = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, before in handlers.items():
+            signal.signal(number, before)
+
+
+@contextmanager
+def shown(events: int | None, wanted: bool | None) -> Iterator[Callable[[Sent], None] | None]:
+    """A live line on stderr, as a function that takes how far the run has come; None if it is not wanted."""
+    console = Console(stderr=True)
+    if not (console.is_terminal if wanted is None else wanted):
+        yield None
+        return
+    line = TextColumn("{task.completed:,.0f} events  {task.fields[rate]:,.0f}/s  {task.fields[at]}")
+    with Progress(BarColumn(), line, TimeElapsedColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("", total=events, rate=0.0, at="")
+
+        def report(sent: Sent) -> None:
+            rate = sent.events / max(sent.seconds, 1e-6)
+            bar.update(task, completed=sent.events, rate=rate, at=iso(sent.reached_ms))
+
+        yield report

@@ -15,9 +15,10 @@ from streams.simulator.ledger import Ledger
 from streams.simulator.run import Plan, Sent, run
 from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS, USER_ACTIVITY, ensure_topics
 from topologies.demo.client import Client
-from topologies.demo.processes import Children
+from topologies.demo.processes import Child, Children
 from topologies.demo.verify import Comparison, compare
-from topologies.sales import own_topic, sales_topology
+from topologies.names import claim_port
+from topologies.sales import GROUP, own_topic, sales_topology
 from topologies.settings import Settings
 
 READY_S = 60.0
@@ -30,7 +31,7 @@ class PrefixedProducer(Producer):
 
     def __init__(self, cluster: Cluster, prefix: str) -> None:
         """Connect in the background."""
-        super().__init__(cluster)
+        super().__init__(cluster, log_level=0)
         self._prefix = prefix
 
     def produce(self, topic: str, *rest: Any, **options: Any) -> None:
@@ -50,6 +51,8 @@ class Demo:
     sent: Sent = field(default_factory=Sent)
     failure: BaseException | None = None
     stop: threading.Event = field(default_factory=threading.Event)
+    workers: list[Child] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
     _thread: threading.Thread | None = None
 
     def start(self, workers: int) -> None:
@@ -62,10 +65,22 @@ class Demo:
             own = own_topic(topic, settings)
             names.setdefault(own.name, own)
         ensure_topics(settings.cluster, names.values())
+        self.ports = [claim_port(settings.state_dir, settings.worker_port) for _ in range(workers)]
         for number in range(workers):
-            self.children.start(f"worker-{number}", ["worker", "analytics", "--name", f"w{number}", "-l", "info"])
+            self.start_worker(number)
         self.children.start("views", ["views", "--port", str(settings.views_port)])
         self.wait(self.views_answer, READY_S, "the view server does not answer")
+
+    @property
+    def group(self) -> str:
+        """The workers' consumer group."""
+        return self.settings.prefix + GROUP
+
+    def start_worker(self, number: int) -> None:
+        """Start worker `number`, or start it again."""
+        name, port = f"w{number}", str(self.ports[number])
+        child = self.children.start(f"worker-{number}", ["worker", "analytics", "--name", name, "--port", port])
+        self.workers[number : number + 1] = [child]
 
     def views_answer(self) -> bool:
         """Whether the view server is there."""

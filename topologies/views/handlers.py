@@ -1,0 +1,176 @@
+"""The view server's endpoints: read parameters, ask, answer."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from tables.windows import Window
+from topologies.topology import View
+from topologies.views import queries
+from topologies.views.answers import VIEWS, Views, answer
+from topologies.views.freshness import iso
+from topologies.views.parameters import Parameters
+from topologies.views.problems import BadParameter, Handler, NotFound
+from topologies.views.queries import SALES, Question, Row
+
+RANGE = ("window", "hop", "from", "to", "key")
+TOP_MAX = 1_000
+KEYS_SHOWN = 100
+# Metrics of /api/sales/top; products have no customers.
+METRICS = ("revenue", "placed", "orders", "units", "customers")
+
+
+def sales_tables(names: Iterable[str]) -> dict[str, str]:
+    """The sales tables among these names, by what they are grouped by."""
+    present = set(names)
+    return {by: table for by, table in SALES.items() if table in present}
+
+
+async def sales(request: web.Request) -> web.Response:
+    """`GET /api/sales`: money, orders, units and customers in windows of time."""
+    views = request.app[VIEWS]
+    parameters = Parameters.read(request.query, ("by", "currency", *RANGE))
+    by = parameters.choice("by", sales_tables(views.model.tables), "total")
+    question = _question(views, SALES[by], parameters, "1m")
+    currency = _currency(views, parameters)
+    mark = queries.currency_mark(currency, views.currency)
+    fresh = views.freshness(question.table)
+    windows = queries.windows_of(views.model, question)
+
+    def rows_of(window: Window) -> list[Row]:
+        return queries.sales_rows(views.model, question, window, mark)
+
+    rows = await views.collect(question.table, windows, rows_of, all_keys=question.key is None)
+    return answer({"by": by, "currency": currency, **_asked(views, question), "rows": rows, "freshness": fresh})
+
+
+async def top(request: web.Request) -> web.Response:
+    """`GET /api/sales/top`: who sold most in the newest window."""
+    views = request.app[VIEWS]
+    parameters = Parameters.read(request.query, ("by", "metric", "window", "to", "n", "currency"))
+    tables = {by: table for by, table in sales_tables(views.model.tables).items() if by != "total"}
+    by = parameters.choice("by", tables, "product")
+    table = tables[by]
+    kept = views.model.tables[table].aggregates
+    metric = parameters.choice("metric", (m for m in METRICS if m == "revenue" or m in kept), "revenue")
+    n = parameters.integer("n", 10, 1, TOP_MAX)
+    currency = _currency(views, parameters)
+    size = parameters.windows(views.model.group.source_of(table).time.slice_ms, "15m").size_ms
+    window = queries.top_window(views.model, table, size, parameters.time("to"))
+    fresh = views.freshness(table)
+    await views.merge(table, window)
+    mark = queries.currency_mark(currency, views.currency)
+    rows = queries.top_rows(views.model, table, window, metric, n, mark)
+    times = queries.times_of(window, views.model.closed_before(table))
+    return answer({"by": by, "metric": metric, "currency": currency, **times, "rows": rows, "freshness": fresh})
+
+
+async def tables(request: web.Request) -> web.Response:
+    """`GET /api/tables`: every table, in short."""
+    views = request.app[VIEWS]
+    Parameters.read(request.query, ())
+    fresh = views.freshness()
+    return answer({"tables": [queries.describe(views.model, name) for name in views.model.tables], "freshness": fresh})
+
+
+async def table(request: web.Request) -> web.Response:
+    """`GET /api/tables/{name}`: what one table keeps, and which keys the newest hour has."""
+    views = request.app[VIEWS]
+    Parameters.read(request.query, ())
+    name = _table_name(views, request)
+    fresh = views.freshness(name)
+    return answer({**queries.describe(views.model, name), "newest": await _newest(views, name), "freshness": fresh})
+
+
+async def _newest(views: Views, name: str) -> Row | None:
+    stored = views.model.bounds(name)
+    if stored is None:
+        return None
+    slice_ms = views.model.group.source_of(name).time.slice_ms
+    first = stored.end_ms - max(slice_ms, queries.HOUR_MS - queries.HOUR_MS % slice_ms)
+    window = Window(max(stored.start_ms, first), stored.end_ms)
+    await views.merge(name, window)
+    keys = sorted(views.model.keys(name, window))
+    times = queries.times_of(window, views.model.closed_before(name))
+    return {**times, "keyCount": len(keys), "keys": keys[:KEYS_SHOWN]}
+
+
+async def table_rows(request: web.Request) -> web.Response:
+    """`GET /api/tables/{name}/rows`: any table's windows and keys."""
+    views = request.app[VIEWS]
+    name = _table_name(views, request)
+    question = _question(views, name, Parameters.read(request.query, RANGE), None)
+    fresh = views.freshness(name)
+    windows = queries.windows_of(views.model, question)
+
+    def rows_of(window: Window) -> list[Row]:
+        return queries.table_rows(views.model, question, window)
+
+    rows = await views.collect(name, windows, rows_of, all_keys=question.key is None)
+    return answer({"table": name, **_asked(views, question), "rows": rows, "freshness": fresh})
+
+
+def custom(view: View) -> Handler:
+    """A handler that answers with a topology's own view; what it returns gets `freshness` beside it."""
+
+    async def handle(request: web.Request) -> web.Response:
+        views = request.app[VIEWS]
+        fresh = views.freshness()
+        result: Any = view(views.model, dict(request.query))
+        if inspect.isawaitable(result):
+            result = await result
+        body = dict(result) if isinstance(result, Mapping) else {"result": result}
+        return answer({**body, "freshness": fresh})
+
+    return handle
+
+
+async def healthz(request: web.Request) -> web.Response:
+    """`GET /healthz`: the process answers."""
+    return answer({"status": "ok", "freshness": request.app[VIEWS].freshness()})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """`GET /readyz`: 503 until everything that was there at the start is applied."""
+    views = request.app[VIEWS]
+    ready = views.tracker.caught_up
+    return answer({"ready": ready, "freshness": views.freshness()}, status=200 if ready else 503)
+
+
+async def index(request: web.Request) -> web.Response:
+    """`GET /`: what else there is."""
+    resources = [route.resource for route in request.app.router.routes() if route.method == "GET"]
+    endpoints = [resource.canonical for resource in resources if resource is not None]
+    views = request.app[VIEWS]
+    return answer({"topology": views.topology.name, "endpoints": endpoints, "freshness": views.freshness()})
+
+
+def _table_name(views: Views, request: web.Request) -> str:
+    name = request.match_info["name"]
+    if name not in views.model.tables:
+        raise NotFound(f"there is no table {name!r}; there are {', '.join(views.model.tables)}")
+    return name
+
+
+def _question(views: Views, name: str, parameters: Parameters, window: str | None) -> Question:
+    windows = parameters.windows(views.model.group.source_of(name).time.slice_ms, window)
+    return Question(name, windows, parameters.time("from"), parameters.time("to"), parameters.text("key"))
+
+
+def _asked(views: Views, question: Question) -> Row:
+    from_ms, to_ms = queries.time_range(views.model, question)
+    return {
+        "window_s": question.windows.size_ms / 1000,
+        "hop_s": question.windows.hop_ms / 1000,
+        "from": iso(from_ms),
+        "to": iso(to_ms),
+    }
+
+
+def _currency(views: Views, parameters: Parameters) -> str:
+    currency = parameters.text("currency") or views.currency
+    if len(currency) > 16 or not currency.isprintable():
+        raise BadParameter("currency", "currency must be a code like KRW or USD")
+    return currency

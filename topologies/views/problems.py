@@ -1,0 +1,76 @@
+"""What goes wrong for a client, as `application/problem+json` (RFC 9457), and the middleware that writes it."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE: Final = "application/problem+json"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Problem(Exception):
+    """An answer other than 200: status, a title that is the same each time, and what happened this time."""
+
+    def __init__(self, status: int, kind: str, title: str, detail: str, **more: Any) -> None:
+        """`kind` ends the problem's type; `more` are further members of the body."""
+        super().__init__(detail)
+        self.status = status
+        self.body = {"type": f"urn:millrace:problem:{kind}", "title": title, "status": status, "detail": detail}
+        self.body.update(more)
+
+    def response(self) -> web.Response:
+        """The answer."""
+        headers = {"Retry-After": "1"} if self.status == HTTPStatus.SERVICE_UNAVAILABLE else None
+        return web.Response(
+            body=orjson.dumps(self.body), status=self.status, content_type=CONTENT_TYPE, headers=headers
+        )
+
+
+class BadParameter(Problem):
+    """A query parameter that cannot be answered: 400, naming it. Custom views may raise it, too."""
+
+    def __init__(self, parameter: str, detail: str) -> None:
+        """Say in `detail` what would be right."""
+        super().__init__(400, "bad-parameter", "Bad parameter", detail, parameter=parameter)
+
+
+class NotFound(Problem):
+    """Nothing has that name."""
+
+    def __init__(self, detail: str) -> None:
+        """Say what there is."""
+        super().__init__(404, "not-found", "Not found", detail)
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every error as a problem; an unexpected one is logged, and its traceback stays here."""
+    try:
+        return await handler(request)
+    except Problem as problem:
+        return problem.response()
+    except web.HTTPNotFound:
+        return NotFound(f"there is no {request.path}; / lists what there is").response()
+    except web.HTTPException as error:
+        if error.status < HTTPStatus.BAD_REQUEST:
+            raise
+        return _of_http(error)
+    except Exception:
+        logger.exception("%s %s failed", request.method, request.path)
+        detail = "the server could not answer this; its log says more"
+        return Problem(500, "internal", "Internal error", detail).response()
+
+
+def _of_http(error: web.HTTPException) -> web.Response:
+    title = HTTPStatus(error.status).phrase.capitalize()
+    kind = title.lower().replace(" ", "-")
+    response = Problem(error.status, kind, title, error.reason or title).response()
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response
