@@ -13,21 +13,25 @@ records and ask it for positions:
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from streams.errors import MillraceError
-from streams.log import TP, Log, LogError, Record
+from streams.log import TP, Entry, Log, LogError, Record
+from tables.finals import provisional
 from tables.flush import flush as flush_partition
-from tables.partition import Partition
+from tables.partition import Feed, Partition
 from tables.recovery import LOCK_WAIT_S, Restored, restore
 from tables.table import Group
 
 logger = logging.getLogger(__name__)
 
 LOOK_FOR_FOREIGN_EVERY_S = 60.0
+# How long a source partition may be quiet before the others' closed slices go out as provisional.
+IDLE_S = 30.0
 
 
 class Engine:
@@ -59,6 +63,7 @@ class Engine:
         self._together = together
         self._looked_at = monotonic()
         self._careful: dict[TP, int] = {}
+        self._marks: dict[TP, tuple[dict[str, int], float]] = {}
 
     @property
     def topics(self) -> frozenset[str]:
@@ -111,6 +116,7 @@ class Engine:
         A log that cannot be written now is not an error here: it is logged, and tried again with the next flush.
         """
         await self._look_for_foreign()
+        await self._look_for_idle()
         partitions = list(self.partitions.values())
         await self._together(*(self._flush(partition) for partition in partitions))
         done: dict[TP, int] = {}
@@ -135,6 +141,31 @@ class Engine:
             await look_for_foreign(list(self.partitions.values()), self.log)
         except LogError as error:
             logger.warning("looking for foreign records put off: %s", error)
+
+    async def _look_for_idle(self) -> None:
+        """Send provisional results of slices that a quiet source partition keeps open."""
+        now = self._monotonic()
+        for partition in self.partitions.values():
+            for feed in partition.feeds.values():
+                if feed.source.finals_of is None:
+                    continue
+                marks, since = self._marks.get(feed.tp, ({}, now))
+                if marks != feed.marks:
+                    self._marks[feed.tp] = (dict(feed.marks), now)
+                elif now - since >= IDLE_S:
+                    self._marks[feed.tp] = (marks, math.inf)
+                    await self._send_provisional(partition, feed)
+
+    async def _send_provisional(self, partition: Partition, feed: Feed) -> None:
+        appends: dict[TP, list[Entry]] = {}
+        for tp, entry in provisional(partition, feed):
+            appends.setdefault(tp, []).append(entry)
+        try:
+            async with partition.lock:
+                if appends and not partition.broken:
+                    await self.log.append(appends)
+        except LogError as error:
+            logger.warning("provisional results put off: %s", error)
 
     def committed(self, offsets: Mapping[TP, int]) -> None:
         """Note positions that the group has committed."""

@@ -9,6 +9,10 @@ stamps.
 the partial with the highest stamp. Once every source partition's mark has passed a slice, the partials are merged
 and the result is upserted, with the slice and key as its key.
 
+*Quiet streams.* A source partition without events closes nothing, however late it is by the wall clock. When the
+marks have stood still for `IDLE_S`, what is known of slices that others have closed goes out as provisional
+(`"final": false`), once. That decides neither lateness nor expiry, and the final result replaces it.
+
 Once its final is durable a slice is dropped here: the second stage keeps only what is still open somewhere.
 
 Wire format: `>IQH` = source partition, slice start (ms), length of the key; the key in UTF-8; then the changelog's
@@ -27,6 +31,7 @@ from streams.intake import EventTime
 from streams.log import TP, Entry
 from streams.topics import Topic
 from tables.accumulators import STATES, decode_key, encode_key
+from tables.horizon import final_before
 from tables.newest import NewestBySource
 from tables.table import Group, Source, Table
 
@@ -133,28 +138,43 @@ def _partials(partition: "Partition", feed: "Feed", cache: "Cache") -> list[tupl
 
 def _finals(partition: "Partition", feed: "Feed", cache: "Cache", table: Table) -> list[tuple[TP, Entry]]:
     assert table.finals is not None
-    start, end = final_before(feed.durable.marks if feed.durable else {}, feed), final_before(feed.marks, feed)
+    start = final_before(feed, feed.durable.marks) if feed.durable else 0
+    return _results(partition, feed, cache, table, start, final_before(feed, feed.marks), final=True)
+
+
+def provisional(partition: "Partition", feed: "Feed") -> list[tuple[TP, Entry]]:
+    """What is known of slices that some source partitions have closed and others not, marked `"final": false`.
+
+    For a stream that has gone quiet. It decides nothing: the final result replaces it, by the same key.
+    """
+    table = feed.source.finals_of
+    if table is None or table.finals is None or not feed.marks:
+        return []
+    start, end = final_before(feed, feed.marks), max(feed.marks.values())
+    return _results(partition, feed, feed.caches[0], table, start, end, final=False)
+
+
+def _results(
+    partition: "Partition", feed: "Feed", cache: "Cache", table: Table, start: int, end: int, *, final: bool
+) -> list[tuple[TP, Entry]]:
+    assert table.finals is not None
+    to = TP(table.finals.name, partition.number % table.finals.partitions)
     out: list[tuple[TP, Entry]] = []
     for key, raw in _cells(cache, start, end, partition.epoch):
         partials = cache.table.row.decode(raw)[1][STATES]
         window, name = decode_key(key)
-        value = final_result(table, feed.source.time.slice_ms, window, name, partials)
-        final_key = orjson.dumps([table.name, window, name])
-        out.append((TP(table.finals.name, partition.number % table.finals.partitions), Entry(final_key, value)))
+        value = final_result(table, feed.source.time.slice_ms, window, name, partials, final=final)
+        out.append((to, Entry(orjson.dumps([table.name, window, name]), value)))
     return out
 
 
-def final_before(marks: dict[str, int], feed: "Feed") -> int:
-    """Slices before this are closed in every source partition; 0 while one of them has not said anything."""
-    partitions = feed.source.topic.partitions
-    return min(marks.values()) if len(marks) == partitions else 0
-
-
-def final_result(table: Table, slice_ms: int, window: int, key: str, partials: dict[int, bytes]) -> bytes:
+def final_result(
+    table: Table, slice_ms: int, window: int, key: str, partials: dict[int, bytes], *, final: bool
+) -> bytes:
     """The merged result of one slice and key as JSON: times in ms, every aggregate's result by its name."""
     cells = [table.row.decode(raw)[1] for raw in partials.values()]
     fields: dict[str, Any] = {"table": table.name, "windowStart": window, "windowEnd": window + slice_ms, "key": key}
-    return orjson.dumps({**fields, **table.row.results(table.row.merge(cells)), "final": True})
+    return orjson.dumps({**fields, **table.row.results(table.row.merge(cells)), "final": final})
 
 
 def _cells(cache: "Cache", start: int, end: int, epoch: int) -> Iterator[tuple[bytes, bytes]]:

@@ -26,7 +26,8 @@ from itertools import chain
 from streams.log import TP, Entry, Span
 from tables.accumulators import DIRTY, STAMP, decode_key, encode_key, stamp_of
 from tables.cache import Cache, Taken
-from tables.finals import derived_records, final_before
+from tables.finals import derived_records
+from tables.horizon import horizon
 from tables.partition import Feed, Partition
 from tables.progress import Progress, encode
 from tables.store import Change
@@ -103,23 +104,12 @@ def _take_table(partition: Partition, feed: Feed, cache: Cache) -> TableFlush:
     puts = [(encode_key(window, key), encode_cell(cell, epoch)) for window, key, cell in taken]
     tp = TP(partition.group.changelog(cache.table).name, partition.number)
     table_flush = TableFlush(feed, cache, tp, taken, puts)
-    horizon = expired_before(feed, cache)
+    edge = horizon(feed, cache.table)
     start = partition.expired_before.get(cache.table.name, 0)
-    if horizon > start:
-        table_flush.expire = (start, horizon)
-        table_flush.drops = [key for key, _ in cache.stored(start, horizon)]
+    if edge > start:
+        table_flush.expire = (start, edge)
+        table_flush.drops = [key for key, _ in cache.stored(start, edge)]
     return table_flush
-
-
-def expired_before(feed: Feed, cache: Cache) -> int:
-    """Slices that start before this are to be dropped: what the last durable progress has left behind."""
-    if feed.durable is None:
-        return 0
-    if feed.source.finals_of is not None:
-        return final_before(feed.durable.marks, feed)
-    slice_ms = feed.source.time.slice_ms
-    edge = feed.durable.watermark - cache.table.retention_ms
-    return max(0, edge - edge % slice_ms)
 
 
 def _progress(partition: Partition, feed: Feed) -> Progress:

@@ -29,6 +29,7 @@ from streams.log import TP, Log, Record
 from tables import progress as progress_records
 from tables.accumulators import encode_key, stamp_of
 from tables.cache import Cache
+from tables.horizon import horizon
 from tables.partition import Feed, Partition
 from tables.progress import Progress
 from tables.store import Store, StoreLocked, wipe
@@ -93,15 +94,18 @@ async def _open(
 ) -> tuple[Store, bool]:
     tables = [table.name for table in group.tables if table in _of_partition(group, number)]
     path = directory / group.name / str(number)
+    private = path.with_name(f"{number}.{suffix}")
     while True:
         try:
-            return Store(path, tables), False
+            store = Store(path, tables)
         except StoreLocked:
             if time.monotonic() > deadline:
                 break
             await asyncio.sleep(LOCK_POLL_S)
+            continue
+        wipe(private)
+        return store, False
     # The owner before us still holds the lock: paused, or slow to end. A stopped process keeps its lock for ever.
-    private = path.with_name(f"{number}.{suffix}")
     with contextlib.suppress(StoreLocked):
         return Store(private, tables), True
     raise StoreLocked(f"{path} and {private} are both open in other processes: give --name or --state")
@@ -241,11 +245,11 @@ def _check_named_ends(partitions: Mapping[int, Partition]) -> None:
 def apply_changelog(partition: Partition, feed: Feed, cache: Cache, records: Sequence[Record]) -> None:
     """Take a stretch of a changelog into the store, and remember how far it was read."""
     name = cache.table.name
-    horizon = encode_key(horizon_of(feed, cache.table), "")
+    first_key = encode_key(horizon(feed, cache.table), "")
     best: dict[bytes, bytes | None] = {}
     for record in records:
         key, value = record.key, record.value
-        if key is None or key < horizon:
+        if key is None or key < first_key:
             continue
         known = best.get(key)
         if value is None or known is None or stamp_of(value) >= stamp_of(known):
@@ -266,14 +270,6 @@ def apply_changelog(partition: Partition, feed: Feed, cache: Cache, records: Seq
         cache.stored_up_to(int.from_bytes(max(key for key, _ in puts)[:8], "big"))
     change.meta(f"highest:{feed.tp.topic}", str(feed.highest).encode())
     change.write()
-
-
-def horizon_of(feed: Feed, table: Table) -> int:
-    """Slices that start before this are gone, whatever a changelog says (ms)."""
-    if feed.durable is None:
-        return 0
-    edge = feed.durable.watermark - table.retention_ms
-    return max(0, edge - edge % feed.source.time.slice_ms)
 
 
 async def _relearn(partitions: Mapping[int, Partition], log: Log) -> None:

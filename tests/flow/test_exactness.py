@@ -310,6 +310,21 @@ def test_final_results_are_the_same_after_crashes_anywhere() -> None:
     assert finals(3) == finals(None) != {}
 
 
+def test_a_quiet_partition_makes_results_provisional_and_never_final() -> None:
+    with Driver(shop()) as driver:
+        sell(driver, 1, 1, user=1, partition=0)
+        sell(driver, 4, 300, user=1, partition=0)
+        driver.flush()
+        driver.advance(31)
+        driver.flush()
+        assert driver.latest("sales-final")[("takings", 0, "all")]["final"] is False
+        sell(driver, 2, 2, user=2, partition=1)
+        sell(driver, 8, 300, user=2, partition=1)
+        driver.flush()
+        final = driver.latest("sales-final")[("takings", 0, "all")]
+        assert (final["final"], final["amount"]) == (True, 3)
+
+
 def test_a_source_topic_that_lost_records_is_refused_with_the_way_out() -> None:
     with Driver(shop()) as driver:
         sell(driver, 1, 1)

@@ -39,7 +39,7 @@ Speed = Annotated[float, typer.Option("--speed", help="Seconds of event time in 
 Seed = Annotated[int, typer.Option("--seed", help="Of the simulated shop.")]
 Workers = Annotated[int, typer.Option("--workers", help="How many workers share the partitions.")]
 Kill = Annotated[
-    int, typer.Option("--kills", help="Kill a worker so many times with SIGKILL meanwhile; the third time wipe its state.")
+    int, typer.Option("--kills", help="Kill a worker with SIGKILL so many times; the third time wipe all state.")
 ]
 TopicNames = Annotated[
     str | None, typer.Option("--topics", help="Only events of these topics, with commas between; else all three.")
