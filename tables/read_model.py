@@ -15,6 +15,7 @@ Offsets are part of the same WriteBatch as the data, so a restart reads exactly 
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from streams.intake import NO_WATERMARK
@@ -22,7 +23,7 @@ from streams.log import TP, Record
 from tables import progress as progress_records
 from tables.accumulators import decode_key, encode_key, stamp_of
 from tables.progress import Progress
-from tables.reading import Cell, Reading, merge_cells, newest_by_key
+from tables.reading import Reading, merge_cells, newest_by_key
 from tables.rollup import Partials, Results, Rollup
 from tables.store import Change, Store, wipe
 from tables.table import Group, Source, Table
@@ -60,14 +61,8 @@ class ReadModel:
             self._settle(number)
 
     def _rollup(self, table: Table) -> Rollup:
-        def of_slice(start: int) -> tuple[dict[str, list[Cell]], int]:
-            return self._cells_of_slice(table, start)
-
-        def of_key(start: int, key: str) -> tuple[list[Cell], int]:
-            found = self._raw_of_key(table, start, key)
-            return [table.row.decode(raw)[1] for raw in found.values()], sum(map(len, found.values()))
-
-        return Rollup(table, self.group.source_of(table.name).time.slice_ms, Partials(of_slice, of_key))
+        partials = Partials(partial(self._values_of_slice, table), partial(self._values_of_key, table))
+        return Rollup(table, self.group.source_of(table.name).time.slice_ms, partials)
 
     def _load_progress(self, tp: TP) -> None:
         known = self.store.meta(f"progress:{tp.topic}:{tp.partition}")
@@ -120,30 +115,31 @@ class ReadModel:
         self.records += len(records)
         change = self.store.change()
         table = self._table_of.get(tp.topic)
-        changed = self._apply_partials(change, table, tp, records) if table else set()
+        changes = self._apply_partials(change, table, tp, records) if table else {}
         if table is None:
             self._apply_progress(change, records)
         position = records[-1].offset + 1
         change.meta(f"next:{tp.topic}:{tp.partition}", str(position).encode())
         change.write()
         self._next[tp] = position
-        self._forget(changed)
+        changed = self._tell(table, tp.partition, changes) if table else set()
         return changed | self._settle(tp.partition)
 
-    def _apply_partials(self, change: Change, table: Table, tp: TP, records: Sequence[Record]) -> Changed:
+    def _apply_partials(
+        self, change: Change, table: Table, tp: TP, records: Sequence[Record]
+    ) -> dict[bytes, bytes | None]:
         suffix = tp.partition.to_bytes(PARTITION_BYTES, "big")
         horizon = encode_key(self.horizon(table, tp.partition), "")
         best = {key: raw for key, raw in newest_by_key(records).items() if key >= horizon}
         gone = {r.key for r in records if r.key is not None and r.value is None} - best.keys()
         stored = self.store.get_many(table.name, [key + suffix for key in best])
-        puts = [
-            (key, raw)
-            for (key, raw), old in zip(best.items(), stored, strict=True)
-            if old is None or stamp_of(raw) > stamp_of(old)
-        ]
-        change.put_all(table.name, [(key + suffix, raw) for key, raw in puts])
+        changes: dict[bytes, bytes | None] = dict.fromkeys(gone)
+        for (key, raw), old in zip(best.items(), stored, strict=True):
+            if old is None or stamp_of(raw) > stamp_of(old):
+                changes[key] = raw
+        change.put_all(table.name, [(key + suffix, raw) for key, raw in changes.items() if raw is not None])
         change.delete_all(table.name, [key + suffix for key in gone])
-        return {(table.name, *decode_key(key)) for key in [*gone, *(key for key, _ in puts)]}
+        return changes
 
     def _apply_progress(self, change: Change, records: Sequence[Record]) -> None:
         for record in records:
@@ -170,9 +166,7 @@ class ReadModel:
 
     def _has_read(self, progress: Progress) -> bool:
         ends = ((self.tables.get(name), end) for name, end in progress.ends.items())
-        tps = (
-            (TP(self.group.changelog(table).name, progress.partition), end) for table, end in ends if table
-        )
+        tps = ((TP(self.group.changelog(table).name, progress.partition), end) for table, end in ends if table)
         return all(self._next.get(tp, 0) >= end for tp, end in tps)
 
     def _advance(self, tp: TP, progress: Progress) -> Changed:
@@ -184,24 +178,26 @@ class ReadModel:
         changed: Changed = set()
         for table in tables:
             after = self.horizon(table, tp.partition)
-            changed |= self._expire(change, table, tp.partition, before[table.name], after)
+            expired = self._expire(change, table, tp.partition, before[table.name], after)
+            changed |= self._tell(table, tp.partition, expired)
         change.write()
-        self._forget(changed)
         return changed
 
-    def _expire(self, change: Change, table: Table, partition: int, start: int, end: int) -> Changed:
+    def _expire(self, change: Change, table: Table, partition: int, start: int, end: int) -> dict[bytes, bytes | None]:
         """Drop what retention has left behind, which a zombie may have put there before this was known."""
         if end <= start:
-            return set()
+            return {}
         suffix = partition.to_bytes(PARTITION_BYTES, "big")
         found = self.store.scan(table.name, encode_key(start, ""), encode_key(end, ""))
         keys = [key for key, _ in found if key.endswith(suffix)]
         change.delete_all(table.name, keys)
-        return {(table.name, *decode_key(key[:-PARTITION_BYTES])) for key in keys}
+        return {key[:-PARTITION_BYTES]: None for key in keys}
 
-    def _forget(self, changed: Changed) -> None:
-        for table, start, key in changed:
-            self._rollups[table].forget(start, key)
+    def _tell(self, table: Table, partition: int, changes: Mapping[bytes, bytes | None]) -> Changed:
+        """Pass changes on to what is held in memory."""
+        cells = {decode_key(key): raw for key, raw in changes.items()}
+        self._rollups[table.name].change(partition, cells)
+        return {(table.name, start, key) for start, key in cells}
 
     def horizon(self, table: Table, partition: int) -> int:
         """Slices of this partition that start before this are expired (ms)."""
@@ -226,26 +222,24 @@ class ReadModel:
         known = [self.progress.get(tp) for tp in partitions_of(source)]
         return min(source.time.closed_before(p.watermark) if p is not None else 0 for p in known)
 
-    def _raw_of_key(self, table: Table, start: int, key: str) -> dict[int, bytes]:
+    def _values_of_key(self, table: Table, start: int, key: str) -> dict[int, bytes]:
         name = encode_key(start, key)
         numbers = range(self.group.source_of(table.name).topic.partitions)
         wanted = [name + number.to_bytes(PARTITION_BYTES, "big") for number in numbers]
         found = zip(numbers, self.store.get_many(table.name, wanted), strict=True)
         return {number: raw for number, raw in found if raw is not None}
 
-    def _cells_of_slice(self, table: Table, start: int) -> tuple[dict[str, list[Cell]], int]:
-        cells: dict[str, list[Cell]] = {}
-        size = 0
-        decode = table.row.decode
+    def _values_of_slice(self, table: Table, start: int) -> dict[str, dict[int, bytes]]:
+        values: dict[str, dict[int, bytes]] = {}
         for key, raw in self.store.scan(table.name, encode_key(start, ""), encode_key(start + 1, "")):
-            cells.setdefault(key[8:-PARTITION_BYTES].decode(), []).append(decode(raw)[1])
-            size += len(raw)
-        return cells, size
+            number = int.from_bytes(key[-PARTITION_BYTES:], "big")
+            values.setdefault(key[8:-PARTITION_BYTES].decode(), {})[number] = raw
+        return values
 
     def reading(self, table: str, start: int, key: str) -> Reading | None:
         """The merged result of one slice and key, and the partials it comes from; None if there is none."""
         declared = self.tables[table]
-        found = self._raw_of_key(declared, start, key)
+        found = self._values_of_key(declared, start, key)
         cells = {partition: declared.row.decode(raw)[1] for partition, raw in found.items()}
         return merge_cells(declared, cells) if cells else None
 

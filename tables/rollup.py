@@ -5,17 +5,18 @@ days. A block of one slice merges the partials of all source partitions, a wider
 a day costs 24 merges a key, not 5,760. Sliding windows are blocks too, made of the aligned ones.
 
 A changed partial marks its key stale in the blocks that hold its slice; the next reader merges the stale keys
-anew and nothing else. Blocks are dropped, least recently read first, when together they pass the budget.
+anew and nothing else. Slices that change while they are read are *hot*: their partials stay in memory. Blocks
+are dropped, least recently read first, when together they pass the budget.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from tables.table import Table
 
-Cell = list[Any]
+HotSlice = dict[str, dict[int, bytes]]
 States = list[Any]
 Results = dict[str, Any]
 Bounds = tuple[int, int]
@@ -24,6 +25,9 @@ LEVELS = (1, 5, 15, 60, 1_440)
 # Of partials as stored; in memory, as Python objects, it comes to about three times that.
 BUDGET_BYTES = 32 << 20
 BLOCK_BYTES = 300
+# Reading a slice that is written again with every flush from RocksDB costs ten times what it costs from here, since
+# all its versions are passed over (measured). Slices within the grace and a few more.
+HOT_SLICES = 8
 # Sliding windows that are followed: each has to hear of every change.
 SPANS_KEPT = 32
 
@@ -37,6 +41,13 @@ class Block:
     results: dict[str, Results] = field(default_factory=dict)
     stale: set[str] = field(default_factory=set)
 
+    def put(self, key: str, states: States | None) -> None:
+        """Set a key's states; None: it does not occur any more."""
+        if states is None:
+            self.states.pop(key, None)
+        else:
+            self.states[key] = states
+
     @property
     def weight(self) -> int:
         """About how many bytes it stands for."""
@@ -45,10 +56,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Partials:
-    """Where a rollup finds the cells of a slice (start in ms), all or one key's, and their size in bytes."""
+    """Where a rollup finds the values of a slice (start in ms) by source partition: of all keys, or of one."""
 
-    of_slice: Callable[[int], tuple[Mapping[str, Sequence[Cell]], int]]
-    of_key: Callable[[int, str], tuple[Sequence[Cell], int]]
+    of_slice: Callable[[int], dict[str, dict[int, bytes]]]
+    of_key: Callable[[int, str], dict[int, bytes]]
 
 
 class Rollup:
@@ -65,20 +76,26 @@ class Rollup:
         self._budget = budget
         self._blocks: OrderedDict[Bounds, Block] = OrderedDict()
         self._spans: OrderedDict[Bounds, None] = OrderedDict()
+        self._hot: OrderedDict[int, HotSlice] = OrderedDict()
 
-    def forget(self, start: int, key: str) -> None:
-        """Hear that a partial of this slice and key has changed."""
-        for width in self._widths:
-            first = start - start % width
-            self._mark((first, first + width), key)
-        for span in self._spans:
-            if span[0] <= start < span[1]:
-                self._mark(span, key)
+    def change(self, partition: int, changes: Mapping[tuple[int, str], bytes | None]) -> None:
+        """Hear of new values of one source partition by (slice start, key); None: it is gone."""
+        slices: dict[int, dict[str, bytes | None]] = {}
+        for (start, key), raw in changes.items():
+            slices.setdefault(start, {})[key] = raw
+        for start, values in slices.items():
+            self._mark(start, values.keys())
+            hot = self._hot.get(start)
+            if hot is not None:
+                _put_all(hot, partition, values)
 
-    def _mark(self, bounds: Bounds, key: str) -> None:
-        block = self._blocks.get(bounds)
-        if block is not None:
-            block.stale.add(key)
+    def _mark(self, start: int, keys: Set[str]) -> None:
+        stretches = [(start - start % width, start - start % width + width) for width in self._widths]
+        stretches += [span for span in self._spans if span[0] <= start < span[1]]
+        for bounds in stretches:
+            block = self._blocks.get(bounds)
+            if block is not None:
+                block.stale |= keys
 
     def results(self, start: int, end: int) -> dict[str, Results]:
         """The merged results of every key in the stretch. Not to be changed."""
@@ -110,8 +127,7 @@ class Rollup:
             return self._block(start, end).states.get(key)
         parts = self._parts(start, end)
         if not parts:
-            cells, _ = self._partials.of_key(start, key)
-            return self._row.merge(cells) if cells else None
+            return self._merged(self._partials.of_key(start, key))
         found = [states for part in parts if (states := self._states(*part, key)) is not None]
         return self._merge(found) if found else None
 
@@ -137,9 +153,10 @@ class Rollup:
     def _build(self, start: int, end: int) -> Block:
         parts = self._parts(start, end)
         if not parts:
-            cells, size = self._partials.of_slice(start)
-            states = {key: self._row.merge(one) for key, one in cells.items()}
-            return Block(states, size // max(1, len(cells)))
+            values = self._partials.of_slice(start)
+            states = {key: merged for key, one in values.items() if (merged := self._merged(one)) is not None}
+            size = sum(len(raw) for one in values.values() for raw in one.values())
+            return Block(states, size // max(1, len(values)))
         blocks = [self._block(*part) for part in parts]
         gathered: dict[str, list[States]] = {}
         for block in blocks:
@@ -150,21 +167,43 @@ class Rollup:
 
     def _refresh(self, block: Block, start: int, end: int) -> None:
         stale, block.stale = block.stale, set()
-        blocks = [self._block(*part) for part in self._parts(start, end)]
         for key in stale:
             block.results.pop(key, None)
-            if blocks:
-                found = [b.states[key] for b in blocks if key in b.states]
-                states = self._merge(found) if found else None
-            else:
-                cells, size = self._partials.of_key(start, key)
-                block.key_bytes = max(block.key_bytes, size)
-                states = self._row.merge(cells) if cells else None
-            if states is None:
-                block.states.pop(key, None)
-            else:
-                block.states[key] = states
-        block.key_bytes = max([block.key_bytes, *(b.key_bytes for b in blocks)])
+        parts = self._parts(start, end)
+        if parts:
+            self._refresh_wide(block, stale, [self._block(*part) for part in parts])
+        else:
+            self._refresh_slice(block, stale, self._hot_slice(start))
+
+    def _hot_slice(self, start: int) -> HotSlice:
+        hot = self._hot.get(start)
+        if hot is None:
+            hot = self._hot[start] = self._partials.of_slice(start)
+            if len(self._hot) > HOT_SLICES:
+                self._hot.popitem(last=False)
+        else:
+            self._hot.move_to_end(start)
+        return hot
+
+    def _refresh_slice(self, block: Block, stale: set[str], hot: HotSlice) -> None:
+        for key in stale:
+            values = hot.get(key)
+            if values is None:
+                block.put(key, None)
+                continue
+            block.key_bytes = max(block.key_bytes, sum(map(len, values.values())))
+            block.put(key, self._merged(values))
+
+    def _refresh_wide(self, block: Block, stale: set[str], parts: list[Block]) -> None:
+        merge = self._merge
+        for key in stale:
+            found = [part.states[key] for part in parts if key in part.states]
+            block.put(key, merge(found) if found else None)
+        block.key_bytes = max(part.key_bytes for part in parts)
+
+    def _merged(self, values: Mapping[int, bytes]) -> States | None:
+        decode = self._row.decode
+        return self._row.merge([decode(raw)[1] for raw in values.values()]) if values else None
 
     def _merge(self, lists: Sequence[States]) -> States:
         if len(lists) == 1:
@@ -178,9 +217,7 @@ class Rollup:
             return []
         parts, at = [], start
         while at < end:
-            width = next(
-                w for w in reversed(self._widths) if at % w == 0 and w <= end - at and w < end - start
-            )
+            width = next(w for w in reversed(self._widths) if at % w == 0 and w <= end - at and w < end - start)
             parts.append((at, at + width))
             at += width
         return parts
@@ -205,3 +242,13 @@ class Rollup:
         block = self._blocks.pop(bounds, None)
         if block is not None:
             self.weight -= block.weight
+
+
+def _put_all(hot: HotSlice, partition: int, values: Mapping[str, bytes | None]) -> None:
+    for key, raw in values.items():
+        if raw is not None:
+            hot.setdefault(key, {})[partition] = raw
+        elif key in hot:
+            hot[key].pop(partition, None)
+            if not hot[key]:
+                del hot[key]

@@ -7,6 +7,7 @@ Add servers to scale; each is complete.
 """
 
 from topologies.views.problems import BadParameter, Problem
+from topologies.views.queries import newest_window
 from topologies.views.server import build_views, run
 
-__all__ = ["BadParameter", "Problem", "build_views", "run"]
+__all__ = ["BadParameter", "Problem", "build_views", "newest_window", "run"]

@@ -13,6 +13,7 @@ from typing import Any
 from tables.read_model import ReadModel
 from tables.windows import Hopping, Sliding, Window, slice_start
 from topologies.views.freshness import iso
+from topologies.views.parameters import Parameters
 from topologies.views.problems import BadParameter
 
 HOUR_MS = 3_600_000
@@ -140,6 +141,16 @@ def top_window(model: ReadModel, table: str, size_ms: int, to_ms: int | None) ->
     last_ms = (newest_end(model, table) if to_ms is None else to_ms) - 1
     window = Sliding(size_ms, slice_ms).window_to(max(0, last_ms))
     return window if window.start_ms >= 0 else Window(0, window.end_ms)
+
+
+def newest_window(model: ReadModel, table: str, size: str) -> Window:
+    """The last `5m`, `1h` or so of a table, up to the end of the slice that its newest event is in: for custom views.
+
+    `ReadModel.results` merges it. Raises BadParameter, which names `window`, for a size that is not a multiple of the
+    table's slices.
+    """
+    slice_ms = model.group.source_of(table).time.slice_ms
+    return top_window(model, table, Parameters({"window": size}).windows(slice_ms).size_ms, None)
 
 
 def top_rows(model: ReadModel, table: str, window: Window, metric: str, n: int, mark: str = "") -> list[Row]:
