@@ -27,6 +27,7 @@ from typing import Any, NoReturn, Protocol, cast
 import aiokafka
 import faust
 from aiokafka.errors import KafkaError
+from faust.assignor import PartitionAssignor
 from faust.events import Event
 from faust.serializers.schemas import Schema
 from faust.tables.manager import TableManager as FaustTableManager
@@ -114,6 +115,21 @@ class BatchSchema(Schema[Any, Any]):
         return decode
 
 
+class Assignor(PartitionAssignor):
+    """Faust's co-partitioning assignor, for static members too."""
+
+    def on_assignment(self, assignment: Any) -> None:
+        """Take over an assignment, also one that was made for an earlier life of this worker."""
+        # A static member that is back gets its former assignment, with the URL that it had then. Faust compares the
+        # URLs last, when all else is done, and its assertion would leave the worker standing for ever.
+        try:
+            super().on_assignment(assignment)
+        except AssertionError:
+            numbers = sorted(self._assignment.kafka_protocol_assignment(self._table_manager))
+            if sorted(assignment.assignment) != numbers:
+                raise
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread with our choice of assignor, instance name, and of which errors are fatal."""
 
@@ -140,6 +156,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             check_crcs=conf.broker_check_crcs,
             **self.app.cluster.aiokafka(),
         )
+
+    async def on_start(self) -> None:
+        """Connect, and end the process should the group's coordination ever fail: it would wait for ever."""
+        await super().on_start()
+        coordinator = self._ensure_consumer()._coordinator
+        if coordinator is not None:
+            coordinator._coordination_task.add_done_callback(self._on_coordination_end)
+
+    def _on_coordination_end(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.app.fail(MillraceError(f"membership in the consumer group failed: {error}; start the worker again"))
 
     async def _commit(self, offsets: Mapping[Any, int]) -> bool:
         # A commit that fails is no harm: the progress records, not the group's offsets, say what is applied. Faust
@@ -237,7 +264,10 @@ class Consumer(driver.Consumer):
 
     async def _commit_engine(self) -> bool:
         async with self._handing_over:
-            durable = await self.app.processor.flush()
+            try:
+                durable = await self.app.processor.flush()
+            except MillraceError as error:
+                self.app.fail(error)
             fresh = {
                 FaustTP(*tp): offset
                 for tp, offset in durable.items()

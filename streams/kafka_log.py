@@ -9,11 +9,28 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+)
 
 from streams.cluster import Cluster
-from streams.log import TP, Entry, LogError, Record, Span
+from streams.log import TP, Entry, LogError, LogRefused, Record, Span
 
+# What no second try will change. Everything else may pass: brokers come back, leaders move.
+REFUSALS = (
+    ClusterAuthorizationFailedError,
+    InvalidTopicError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+)
 # A broker takes 1 MiB a message set by default (message.max.bytes); a little less leaves room for its header.
 BATCH_BYTES = 1_000_000
 # Restores read far ahead: 4 MiB a partition and fetch keeps aiokafka busy with parsing, not with waiting.
@@ -38,7 +55,9 @@ class KafkaLog:
         """Connect. Raises `LogError` when no broker answers."""
         self._producer = AIOKafkaProducer(
             acks="all",
-            enable_idempotence=True,
+            # Not idempotent: a retry that appends twice is harmless (same stamps, noticed as a foreign record), while
+            # an idempotent producer that lost count of itself refuses every send until the process ends.
+            enable_idempotence=False,
             compression_type="lz4",
             max_batch_size=BATCH_BYTES,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
@@ -133,6 +152,9 @@ class KafkaLog:
             acks = [ack for pairs in sent.values() for ack, _ in pairs]
             await asyncio.gather(*acks)
         except KafkaError as error:
+            if isinstance(error, REFUSALS):
+                names = ", ".join(sorted({tp.topic for tp in appends}))
+                raise LogRefused(f"Kafka refuses records of {names}: {error}") from error
             raise LogError(f"appending: {error!r}") from error
         return {tp: [Span(ack.result().offset, count) for ack, count in pairs] for tp, pairs in sent.items()}
 

@@ -10,6 +10,8 @@ Offsets are Kafka's: a partition's *end offset* is the offset that the next reco
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from streams.errors import MillraceError
+
 
 class TP(NamedTuple):
     """A topic's partition. Equal to any other (topic, partition) tuple, Faust's and aiokafka's included."""
@@ -92,6 +94,10 @@ class Log(Protocol):
         somebody else wrote in between.
         """
         ...
+
+
+class LogRefused(MillraceError):
+    """The log will never take this: too large, not allowed. Trying again does not help."""
 
 
 class LogError(Exception):

@@ -75,7 +75,9 @@ class Topic:
         return {"cleanup.policy": self.cleanup, "retention.ms": str(retention_ms), **self.config}
 
     def _beside(self, suffix: str) -> "Topic":
-        return Topic(f"{self.name}.{suffix}", key=self.key, partitions=self.partitions)
+        # a record as large as a source topic takes must fit with its reason and origin beside it
+        config = {"max.message.bytes": str(2 << 20)}
+        return Topic(f"{self.name}.{suffix}", key=self.key, partitions=self.partitions, config=config)
 
 
 ORDER_EVENTS: Final = Topic("order-events", OrderEvent, dedupe_s=300)
