@@ -15,6 +15,7 @@ from streams.delivery import (
     FETCH_BYTES,
     MAX_POLL_RECORDS,
     QUEUED_BATCHES,
+    Assignor,
     Batch,
     BatchApp,
     BatchSchema,
@@ -31,11 +32,6 @@ from topologies.worker_pages import add_pages
 
 logger = logging.getLogger(__name__)
 
-# A worker that was killed and comes back in this time keeps its partitions (static membership); one that stays
-# away longer loses them to the others.
-SESSION_TIMEOUT_S = 10.0
-HEARTBEAT_S = 2.0
-
 
 def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> BatchApp:
     """Wire a topology into a Faust app. Connects nothing; may be called more than once in a process."""
@@ -47,14 +43,15 @@ def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> 
             "store": "memory://",
             "datadir": str(Path(settings.state_dir) / "faust"),
             "TableManager": TableManager,
+            "PartitionAssignor": Assignor,
             "topic_disable_leader": True,
             "topic_allow_declare": True,
             "table_standby_replicas": 0,
             "broker_commit_interval": settings.flush_s,
             "broker_max_poll_records": MAX_POLL_RECORDS,
             "consumer_max_fetch_size": FETCH_BYTES,
-            "broker_session_timeout": SESSION_TIMEOUT_S,
-            "broker_heartbeat_interval": HEARTBEAT_S,
+            "broker_session_timeout": settings.session_s,
+            "broker_heartbeat_interval": settings.session_s / 5,
             "stream_recovery_delay": 0.0,
             "stream_wait_empty": False,
             "web_port": settings.worker_port,

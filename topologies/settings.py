@@ -37,7 +37,8 @@ class Settings:
 
     Times are in seconds. ``state_dir`` (`MILLRACE_STATE`) is shared by the workers of one host; ``name`` is a
     worker's own, which brings it back into its group at once after a crash (None: the first free one of the
-    state directory). ``prefix`` goes before the names of groups and topics, so that several shops share a cluster.
+    state directory); one that comes back within ``session_s`` keeps its partitions, one that stays away longer loses
+    them to the others. ``prefix`` goes before the names of groups and topics, so that several shops share a cluster.
     """
 
     cluster: Cluster
@@ -49,6 +50,7 @@ class Settings:
     grace_s: float = 60.0
     retention_s: float = 48 * 3600.0
     flush_s: float = 0.2
+    session_s: float = 10.0
     max_ahead_s: float = 600.0
     currency: str = "KRW"
     prefix: str = ""
@@ -62,6 +64,7 @@ class Settings:
         _require(self.grace_s >= 0, "grace_s must not be negative")
         _require(self.max_ahead_s >= 0, "max_ahead_s must not be negative")
         _require(0 < self.flush_s <= 10, "flush_s must be above 0 and at most 10")
+        _require(self.session_s >= 1, "session_s must be at least 1")
         _require(
             self.retention_s >= self.slice_s + self.grace_s, "retention_s must cover slice_s and grace_s"
         )
