@@ -3,8 +3,9 @@
 Every decision is a function of the partition's records up to it and of nothing else (no wall clock, no batch
 bounds), so that a replay from earliest, batches of another size or a restart in between decide alike:
 
-1. A value that does not decode, or an event time more than `max_ahead_ms` beyond its record's own Kafka timestamp,
-   is *dead*: it moves nothing. (One event from the year 2999 would otherwise make every other event late.)
+1. A value that does not decode, an event time that cannot be read or lies before 1970, or one more than
+   `max_ahead_ms` beyond its record's own Kafka timestamp, is *dead*: it moves nothing. (One event from the year 2999
+   would otherwise make every other event late.)
 2. An eventId seen before (`streams.dedupe`) is a *duplicate*: dropped, counted, moves nothing.
 3. An event is *late* if its slice ended and the grace ran out before it: `slice end + grace <= watermark`, with the
    watermark (the highest event time so far) as it was before the event.
@@ -104,10 +105,10 @@ class Intake:
             decode = self.decode
             events = [decode(r.value) for r in records]
             ats = _event_times(events, records, self.time_of)
-        except Undecodable:
-            return None
-        newest = max(self.watermark, max(ats))
-        if self.rules.is_late(min(ats), newest):
+        except Exception:
+            return None  # one of them is dead: the long way finds which
+        earliest, newest = min(ats), max(self.watermark, max(ats))
+        if earliest < 0 or self.rules.is_late(earliest, newest):
             return None
         if max(ats) > min([r.timestamp for r in records]) + self.rules.max_ahead_ms:
             return None
@@ -134,10 +135,7 @@ class Intake:
 
     def _take_one(self, record: Record, batch: Batch) -> None:
         event = self.decode(record.value)
-        at = self.time_of(event, record.timestamp)
-        ahead = at - record.timestamp
-        if ahead > self.rules.max_ahead_ms:
-            raise Undecodable(f"event time is {ahead // 1000} s ahead of its record's timestamp")
+        at = self._time(event, record)
         if self.seen is not None and event.event_id is not None:
             (known,) = id_hashes([event.event_id])
             duplicate = self.seen.is_duplicate(known, self.watermark)
@@ -154,16 +152,33 @@ class Intake:
         batch.windows.append(at - at % self.rules.slice_ms)
         batch.events.append(event)
 
+    def _time(self, event: Any, record: Record) -> int:
+        """The event's time in ms. Raises `Undecodable` for one that cannot be."""
+        try:
+            at = self.time_of(event, record.timestamp)
+        except Undecodable:
+            raise
+        except Exception as error:
+            raise Undecodable(f"event time cannot be read: {type(error).__name__}: {error}") from error
+        if at.__class__ is not int:
+            raise Undecodable(f"event time is no whole number of ms but a {type(at).__name__}")
+        if at < 0:
+            raise Undecodable("event time is before 1970, or the record has no timestamp")
+        ahead = at - record.timestamp
+        if ahead > self.rules.max_ahead_ms:
+            raise Undecodable(f"event time is {ahead // 1000} s ahead of its record's timestamp")
+        return at
+
     def relearn(self, records: Sequence[Record]) -> None:
         """Remember the ids of records that were taken before a restart; nothing else changes."""
         assert self.seen is not None
         for record in records:
             try:
                 event = self.decode(record.value)
-                at = self.time_of(event, record.timestamp)
+                at = self._time(event, record)
             except Undecodable:
                 continue
-            if at - record.timestamp <= self.rules.max_ahead_ms and event.event_id is not None:
+            if event.event_id is not None:
                 (known,) = id_hashes([event.event_id])
                 self.seen.remember(known, at)
 
@@ -175,4 +190,7 @@ def _event_times(events: list[Any], records: Sequence[Record], time_of: TimeOf) 
         ats = []
     if set(map(type, ats)) == {int}:
         return ats
-    return list(map(time_of, events, [r.timestamp for r in records]))
+    ats = list(map(time_of, events, [r.timestamp for r in records]))
+    if set(map(type, ats)) != {int}:
+        raise TypeError("an event time is no whole number")
+    return ats

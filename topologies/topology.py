@@ -34,17 +34,16 @@ class Topology:
     sources: dict[str, Source] = field(default_factory=dict)
     views: dict[str, View] = field(default_factory=dict)
 
-    def source(
-        self, topic: Topic, *, time: EventTime | None = None, time_of: TimeOf = event_time_ms
-    ) -> "Topology":
+    def source(self, topic: Topic, *, time: EventTime | None = None, time_of: TimeOf | None = None) -> "Topology":
         """Say how a topic's event time is read: slices, grace, and where in the event the time is (ms).
 
-        Without this a topic is read in minute slices with a minute of grace, by `occurred_at`, else by the
-        record's timestamp. Call it before the topic's tables are declared.
+        Without this a topic is read in minute slices with a minute of grace. Without `time_of` an event's time is its
+        `occurred_at`, if its type has that field, else the record's timestamp. Call it before the topic's tables are
+        declared.
         """
         if topic.name in self.sources:
             raise ValueError(f"topic {topic.name} is declared already; call source() before its tables")
-        self.sources[topic.name] = Source(topic, (), time or EventTime(), time_of)
+        self.sources[topic.name] = Source(topic, (), time or EventTime(), time_of or _time_of(topic))
         return self
 
     def table(
@@ -68,12 +67,15 @@ class Topology:
     def add(self, topic: Topic, table: Table) -> None:
         """Feed a table from a topic."""
         source = self.sources.get(topic.name) or Source(topic, (), time_of=_time_of(topic))
+        if source.topic != topic:
+            raise ValueError(f"topic {topic.name} is declared twice, and differently")
         self.sources[topic.name] = replace(source, tables=(*source.tables, table))
 
     def view(self, path: str) -> Callable[[View], View]:
         """Serve the decorated function's answer as JSON under a path of the view server.
 
-        It is called with the read model (`tables.read_model`) and the query parameters as a mapping.
+        It is called with the read model (`tables.read_model`) and the query parameters as a mapping. What it answers
+        gets `freshness` beside it; raise `topologies.views.BadParameter` for parameters that are not right.
         """
 
         def declare(view: View) -> View:
