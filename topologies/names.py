@@ -41,6 +41,14 @@ def claim_port(state_dir: Path, first: int) -> int:
     raise MillraceError(f"no port from {first} to {first + SLOTS - 1} is free: give --port")
 
 
+def free_port() -> int:
+    """A port that nobody uses now; another process may take it before you do."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

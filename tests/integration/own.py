@@ -64,6 +64,13 @@ class Running:
             consumer.close()
 
 
+def headers_of(message: confluent_kafka.Message) -> dict[str, str]:
+    """A record's headers as text."""
+    found = message.headers() or []
+    pairs = found.items() if isinstance(found, dict) else found
+    return {name: value.decode() if isinstance(value, bytes) else str(value) for name, value in pairs}
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from own import Running, running
+from own import Running, headers_of, running
 
 from streams.cluster import Cluster
 
@@ -44,10 +44,9 @@ def assert_malformed_is_parked(clicks: Running) -> None:
     clicks.produce("clicks", ("user-1", b'{"page":'), ("user-1", b'{"page":"/","userId":1,"occurredAt":13000}'))
     clicks.wait(lambda: seen(clicks) == len(CLICKS) + 1)
     (dead,) = clicks.consume("clicks.dead-letters", 1)
-    headers = dict(dead.headers() or [])
     assert dead.value() == b'{"page":'
-    assert headers["source-topic"] == b"clicks"
-    assert headers["reason"].startswith(b"not JSON")
+    assert headers_of(dead)["source-topic"] == "clicks"
+    assert headers_of(dead)["reason"].startswith("not JSON")
 
 
 def assert_measured(clicks: Running) -> None:

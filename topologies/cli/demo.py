@@ -4,7 +4,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from topologies.cli.simulate import topic_names
 from topologies.demo.kills import Kills
 from topologies.demo.run import Demo, demo
 from topologies.demo.status import Status
+from topologies.names import free_port
 from topologies.settings import Settings, find_cluster, home_directory
 
 SHOWN = 20
@@ -152,16 +152,9 @@ def _settings(cluster: Cluster, directory: Path, port: int | None, *, apart: boo
         cluster=cluster,
         home=directory,
         state_dir=directory / "state",
-        views_port=port or _free_port(),
+        views_port=port or free_port(),
         prefix=f"verify-{secrets.token_hex(3)}-",
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @contextmanager

@@ -16,12 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streams.errors import MillraceError
-from streams.producers import Producer
 from streams.simulator.ledger import Ledger
 from streams.simulator.run import Sent, iso, plan_run, run
 from streams.simulator.settings import TOPICS, ShopSettings
 from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS, USER_ACTIVITY, ensure_topics
 from topologies.cli.options import Bootstrap, Home, Json
+from topologies.demo.run import PrefixedProducer
+from topologies.sales import own_topic
 from topologies.settings import Settings
 
 DECLARED = {topic.name: topic for topic in (ORDER_EVENTS, USER_ACTIVITY, PAYMENT_NOTIFICATIONS)}
@@ -74,10 +75,10 @@ def simulate(
         raise MillraceError(f"the ledger cannot be written to {ledger}: create its directory first")
     settings = Settings.from_environment(bootstrap=bootstrap, home=home)
     shop = ShopSettings(seed=seed, currency=settings.currency, topics=topic_names(topics))
-    declared = [DECLARED[name].with_partitions(settings.partitions) for name in shop.topics]
-    ensure_topics(settings.cluster, declared)
+    ensure_topics(settings.cluster, [own_topic(DECLARED[name], settings) for name in shop.topics])
     book = None if ledger is None else ledger_for(settings)
-    with stopped_by_signal() as stop, shown(events, progress) as report, Producer(settings.cluster) as producer:
+    opened = PrefixedProducer(settings.cluster, settings.prefix)
+    with stopped_by_signal() as stop, shown(events, progress) as report, opened as producer:
         now_ms = time.time_ns() // 1_000_000
         plan = plan_run(shop, now_ms=now_ms, events=events, rate=rate, speed=speed, start_ms=begin_ms)
         sent = run(plan, producer, ledger=book, stop=stop, report=report)

@@ -56,18 +56,28 @@ class Children:
                 lines = child.log.read_text(errors="replace").strip().splitlines() or ["(its log is empty)"]
                 raise MillraceError(f"{child.name} ended by itself: {lines[-1]}; its log is {child.log}")
 
+    def end(self, child: Child) -> None:
+        """End one child and wait; one that does not end by itself in 15 s is killed."""
+        with contextlib.suppress(ProcessLookupError):
+            child.process.send_signal(signal.SIGTERM)
+        self._await(child)
+        self.running.remove(child)
+
     def stop(self) -> None:
-        """End all children and wait; one that does not end by itself in 15 s is killed."""
+        """End all children at once, and wait for each as `end` does."""
         for child in reversed(self.running):
             with contextlib.suppress(ProcessLookupError):
                 child.process.send_signal(signal.SIGTERM)
         for child in reversed(self.running):
-            try:
-                child.process.wait(END_S)
-            except subprocess.TimeoutExpired:
-                child.process.kill()
-                child.process.wait()
+            self._await(child)
         self.running.clear()
+
+    def _await(self, child: Child) -> None:
+        try:
+            child.process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait()
 
     def __enter__(self) -> "Children":
         """Use as a context manager."""

@@ -1,0 +1,161 @@
+"""How old an answer is: from the moment an order is handed to a producer until an HTTP answer contains it.
+
+The shop sends at a rate, from a process of its own. Every 100 ms an order with a region of its own goes out beside
+it, and `GET /api/sales?by=region&key=<that region>` is asked again and again until it shows. What is measured is the
+whole way: producer, broker, worker, flush, changelog, read model, HTTP. A probe does not wait for the one before it,
+so a slow moment is seen by every probe that falls into it.
+"""
+
+import asyncio
+import math
+import secrets
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import aiohttp
+import orjson
+
+from streams.broker import Broker
+from streams.cluster import Cluster
+from streams.codecs import encode, user_key
+from streams.errors import MillraceError
+from streams.events import OrderEvent
+from streams.producers import Producer
+from streams.simulator.run import Plan
+from streams.simulator.settings import ShopSettings
+from streams.topics import ORDER_EVENTS
+from topologies.demo.run import Demo, demo
+from topologies.names import free_port
+from topologies.settings import Settings
+
+PROBE_EVERY_S = 0.1
+# Adds at most this and a request's time to what is measured.
+ASK_EVERY_S = 0.005
+WARM_UP_S = 5.0
+GIVE_UP_S = 30.0
+# librdkafka's own default; ours waits 20 ms, for larger batches.
+LINGER_MS = 5
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """Times from produce to answer, in ms, of `probes` orders beside a load of `rate` events/s (asked, reached)."""
+
+    rate: float
+    reached_eps: float
+    workers: int
+    probes: int
+    median_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.probes} orders beside {self.reached_eps:,.0f} events/s, {self.workers} worker(s), "
+            f"from produce to HTTP answer: median {self.median_ms:.0f} ms, p90 {self.p90_ms:.0f} ms, "
+            f"p99 {self.p99_ms:.0f} ms, max {self.max_ms:.0f} ms"
+        )
+
+
+def measure(cluster: Cluster, home: Path, rate: float, seconds: float, workers: int) -> Freshness:
+    """Run workers, a view server and the load on a cluster, under names of their own, and probe for `seconds`.
+
+    Raises MillraceError when a process ends by itself, or an order does not show within 30 s.
+    """
+    settings = Settings.from_environment(
+        cluster=cluster,
+        home=home,
+        state_dir=home / "state",
+        views_port=free_port(),
+        prefix=f"freshness-{secrets.token_hex(3)}-",
+    )
+    with demo(settings, Plan(ShopSettings()), home, None, workers) as running:
+        await_ready(running)
+        load = ["simulate", "--rate", str(rate), "--topics", ORDER_EVENTS.name, "--json", "--no-progress"]
+        child = running.children.start("simulator", load)
+        time.sleep(WARM_UP_S)
+        times = sorted(asyncio.run(probe(running, seconds)))
+        running.children.check()
+        running.children.end(child)
+    sent = orjson.loads(child.log.read_bytes().splitlines()[-1])
+    ms = [1000 * quantile(times, rank) for rank in (0.5, 0.9, 0.99, 1.0)]
+    return Freshness(rate, sent["events_per_s"], workers, len(times), *(round(at, 1) for at in ms))
+
+
+def quantile(ordered: Sequence[float], rank: float) -> float:
+    """The value that at least this share of the values does not exceed.
+
+    >>> quantile([1.0, 2.0, 3.0, 4.0], 0.5), quantile([1.0, 2.0, 3.0, 4.0], 0.99)
+    (2.0, 4.0)
+    """
+    return ordered[max(0, math.ceil(rank * len(ordered)) - 1)]
+
+
+def await_ready(running: Demo) -> None:
+    """Return when every worker has restored its partitions."""
+    urls = [f"http://127.0.0.1:{port}/readyz" for port in running.ports]
+    running.wait(lambda: all(map(_answers, urls)), GIVE_UP_S, "the workers are not ready")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+async def probe(running: Demo, seconds: float) -> list[float]:
+    """Seconds from produce to answer of one order each 100 ms."""
+    settings = running.settings
+    producer = Producer(settings.cluster, **{"linger.ms": LINGER_MS})
+    began = time.monotonic()
+    probes: list[asyncio.Task[float]] = []
+    async with aiohttp.ClientSession(running.client.url) as session:
+        for number in range(round(seconds / PROBE_EVERY_S)):
+            await asyncio.sleep(max(0.0, began + number * PROBE_EVERY_S - time.monotonic()))
+            region = f"probe-{number}"
+            order = OrderEvent(f"probe-{number}", number, 1, region=region)
+            sent = time.perf_counter()
+            producer.produce(settings.prefix + ORDER_EVENTS.name, user_key(number), encode(order))
+            probes.append(asyncio.create_task(_shows(session, region, sent)))
+        return await asyncio.gather(*probes)
+
+
+async def _shows(session: aiohttp.ClientSession, region: str, sent: float) -> float:
+    question = {"by": "region", "key": region}
+    while True:
+        async with session.get("/api/sales", params=question) as answer:
+            rows = (await answer.json())["rows"]
+        waited = time.perf_counter() - sent
+        if rows:
+            return waited
+        if waited > GIVE_UP_S:
+            raise MillraceError(f"order of region {region} does not show after {GIVE_UP_S:g} s: see the workers' logs")
+        await asyncio.sleep(ASK_EVERY_S)
+
+
+@contextmanager
+def own_cluster(bootstrap: Cluster | None) -> Iterator[tuple[Cluster, Path]]:
+    """A cluster, else an embedded broker, in a temporary home; what is started and written here is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="millrace-freshness-", ignore_cleanup_errors=True) as home:
+        if bootstrap is not None:
+            yield bootstrap, Path(home)
+            return
+        broker = Broker(Path(home))
+        try:
+            yield broker.up(), Path(home)
+        finally:
+            broker.down(wipe=True)
+
+
+def as_json(found: Freshness) -> bytes:
+    """The figures as one JSON object."""
+    return orjson.dumps(asdict(found))
