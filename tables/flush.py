@@ -23,6 +23,8 @@ import time
 from dataclasses import dataclass, field
 from itertools import chain
 
+import msgspec
+
 from streams.log import TP, Entry, Span
 from tables.accumulators import DIRTY, STAMP, decode_key, encode_key, stamp_of
 from tables.cache import Cache, Taken
@@ -221,7 +223,7 @@ async def _append_progress(partition: Partition, pending: Pending) -> None:
     named: list[Progress] = []
     for progress in pending.progress:
         ends = {t.cache.table.name: t.end for t in pending.tables if t.feed.tp.topic == progress.topic}
-        named.append(_with_ends(progress, ends))
+        named.append(msgspec.structs.replace(progress, ends=ends))
     pending.progress = named
     tp = TP(partition.group.progress.name, partition.number)
     entries = [progress.entry() for progress in named]
@@ -231,11 +233,6 @@ async def _append_progress(partition: Partition, pending: Pending) -> None:
         await partition.log.append({tp: entries})
     for progress in named:
         partition.stale_progress.pop(progress.topic, None)
-
-
-def _with_ends(progress: Progress, ends: dict[str, int]) -> Progress:
-    fields = {name: getattr(progress, name) for name in progress.__struct_fields__}
-    return Progress(**{**fields, "ends": ends})
 
 
 def _write_store(partition: Partition, pending: Pending) -> None:
