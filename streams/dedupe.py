@@ -47,7 +47,8 @@ class Seen:
         unique = set(hashes)
         if len(unique) != len(hashes):
             return False
-        return unique.isdisjoint(self._young) and unique.isdisjoint(self._old)
+        # asked this way round Python walks through the batch; a set asked about a dict walks through the whole dict
+        return self._young.keys().isdisjoint(unique) and self._old.keys().isdisjoint(unique)
 
     def is_duplicate(self, known: int, watermark: int) -> bool:
         """Whether the id was seen at an event time of at least `watermark - window_ms`."""
