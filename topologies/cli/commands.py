@@ -32,6 +32,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("simulate", "topologies.cli.simulate", "Send what a seeded shop's customers do, with exact answers."),
     Command("worker", "topologies.cli.worker", "Run a worker: consume, keep the tables, emit derived topics."),
     Command("views", "topologies.cli.views", "Answer for the tables over HTTP, from a local copy of them."),
+    Command("bench", "topologies.cli.bench", "Measure this machine: throughput, and how old an answer is."),
 )
 
 

@@ -1,0 +1,21 @@
+"""`millrace bench`: the measurements of the package `bench`, which imports this one and so is found by name."""
+
+from importlib import import_module
+from typing import Final
+
+import typer
+
+MEASUREMENTS: Final = ("bench.commands.freshness",)
+
+
+def register(app: typer.Typer) -> None:
+    """Add `bench` to `millrace`."""
+    bench = typer.Typer(help="Measure this machine: throughput, freshness.", no_args_is_help=True)
+    bench.callback()(_bench)
+    for module in MEASUREMENTS:
+        import_module(module).register(bench)
+    app.add_typer(bench, name="bench")
+
+
+def _bench() -> None:
+    """Keep `millrace bench` a group of commands also while it has only one."""
