@@ -27,6 +27,8 @@ CONFIG: Final[dict[str, Any]] = {
     "queue.buffering.max.kbytes": 512 * 1024,
     # a callback for each delivery would take longer than everything else that Python does for a record
     "delivery.report.only.error": True,
+    # librdkafka retries what it warns of, and what it gives up is raised here
+    "log_level": 2,
 }
 POLL_EVERY: Final = 1024
 FULL_WAIT_S: Final = 0.1
@@ -99,7 +101,8 @@ class Producer:
         self.check()
         if waiting:
             raise MillraceError(
-                f"{waiting:,} records are not delivered after {timeout_s:g} s: see whether {self._bootstrap} is up"
+                f"{waiting:,} records are not delivered after {timeout_s:g} s: "
+                f"see whether {self._bootstrap} is up"
             )
 
     def check(self) -> None:

@@ -40,7 +40,7 @@ def slices(settings: ShopSettings, slice_ms: int) -> Iterator[tuple[int, list[Em
     shop = open_shop(settings)
     outbox = Outbox(settings, slice_ms)
     rng = Random(f"visits {settings.seed}")
-    sessions = Sessions(settings, shop, rng, browsing=TOPICS[ACTIVITY] in settings.topics)
+    sessions = Sessions(settings, shop, rng)
     visits_per_ms = settings.events_per_s / 1000 / events_per_visit(settings, shop)
     busy = 1 / daily_curve(settings, settings.start_ms)
     # those who are in the shop as it opens came before
@@ -61,7 +61,7 @@ def daily_curve(settings: ShopSettings, at_ms: float) -> float:
 def events_per_visit(settings: ShopSettings, shop: Shop) -> float:
     """The mean number of events of the chosen topics in a visit, by trying some thousand of them."""
     rng = Random(f"calibration {settings.seed}")
-    sessions = Sessions(settings, shop, rng, browsing=TOPICS[ACTIVITY] in settings.topics)
+    sessions = Sessions(settings, shop, rng)
     chosen = [TOPICS.index(topic) for topic in settings.topics]
     sent = 0
     for _ in range(CALIBRATION_VISITS):

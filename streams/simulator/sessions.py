@@ -20,7 +20,7 @@ from streams.events import (
     PaymentType,
     UserActivity,
 )
-from streams.simulator.settings import ShopSettings
+from streams.simulator.settings import TOPICS, ShopSettings
 from streams.simulator.shop import Product, Shop, User
 
 T = TypeVar("T")
@@ -67,11 +67,12 @@ def think_ms(settings: ShopSettings) -> float:
 class Sessions:
     """Visits, one after the other, from one random source; each is drawn whole before the next."""
 
-    def __init__(self, settings: ShopSettings, shop: Shop, rng: Random, *, browsing: bool) -> None:
+    def __init__(self, settings: ShopSettings, shop: Shop, rng: Random) -> None:
         self._settings = settings
         self._shop = shop
         self._rng = rng
-        self._browsing = browsing
+        self._browsing = TOPICS[ACTIVITY] in settings.topics
+        self._paying = TOPICS[PAYMENTS] in settings.topics
         self._think = think_ms(settings)
         self._anything = endless(rng, shop.products, shop.product_weights)
         self._shelf = {name: endless(rng, *shelf) for name, shelf in shop.shelves.items()}
@@ -212,6 +213,8 @@ class Sessions:
         self._out.append(Happening(at, ORDERS, event))
 
     def _paid(self, kind: PaymentType, order: Order, at: int) -> None:
+        if not self._paying:
+            return
         number, user, amount, _, method = order
         event_id = f"{self._prefix}{next(self._numbers)}"
         event = PaymentNotification(kind, number, user.user_id, amount, event_id, method, at)
