@@ -78,6 +78,7 @@ class Follower:
         self.model.reset()
 
     async def _follow(self) -> None:
+        await reach(self.cluster)
         await asyncio.to_thread(ensure_topics, self.cluster, self.topics)
         followed = {tp.topic for tp in self.model.positions()}
         ids = await asyncio.to_thread(topic_ids, self.cluster, followed)
@@ -95,7 +96,7 @@ class Follower:
             await consumer.start()
             await self._consume(consumer)
         finally:
-            await consumer.stop()
+            await stop(consumer)
 
     async def _consume(self, consumer: AIOKafkaConsumer) -> None:
         positions = self.model.positions()
@@ -141,6 +142,34 @@ class Follower:
                 logger.warning("connected to Kafka again")
                 self._lost_before = False
             await asyncio.sleep(self.look_every_s)
+
+
+async def reach(cluster: Cluster) -> None:
+    """Return once a broker takes a connection. Raises BrokerUnreachable when none does.
+
+    Asked first, because the admin client waits in a thread that nothing can cancel, which would hold up Ctrl-C.
+    """
+    for address in cluster.bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        try:
+            opening = asyncio.open_connection(host.strip("[]"), int(port))
+            _, writer = await asyncio.wait_for(opening, LOOK_TIMEOUT_S)
+        except (OSError, TimeoutError):
+            continue
+        writer.close()
+        return
+    raise BrokerUnreachable(cluster.bootstrap)
+
+
+async def stop(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer, also one that has lost its broker.
+
+    aiokafka 0.14 lets the cancellation of a fetch that waits before its next try out of `stop`, as if the caller had
+    been cancelled, and leaves its client open, which goes on connecting for ever.
+    """
+    stopped: list[object] = await asyncio.gather(consumer.stop(), return_exceptions=True)
+    if stopped != [None]:
+        await consumer._client.close()
 
 
 def by_topic(ends: Mapping[TP, int]) -> dict[str, dict[int, int]]:
