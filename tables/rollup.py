@@ -117,7 +117,7 @@ class Rollup:
     def steps(self, start: int, end: int) -> Iterator[None]:
         """Merge the stretch in steps of one block each, for callers that have other work in between."""
         if (start, end) not in self._blocks:
-            for part in self._parts(start, end):
+            for part in self.parts(start, end):
                 yield from self.steps(*part)
             self._block(start, end)
             yield
@@ -125,7 +125,7 @@ class Rollup:
     def _states(self, start: int, end: int, key: str) -> States | None:
         if (start, end) in self._blocks:
             return self._block(start, end).states.get(key)
-        parts = self._parts(start, end)
+        parts = self.parts(start, end)
         if not parts:
             return self._merged(self._partials.of_key(start, key))
         found = [states for part in parts if (states := self._states(*part, key)) is not None]
@@ -151,7 +151,7 @@ class Rollup:
         return block
 
     def _build(self, start: int, end: int) -> Block:
-        parts = self._parts(start, end)
+        parts = self.parts(start, end)
         if not parts:
             values = self._partials.of_slice(start)
             states = {key: merged for key, one in values.items() if (merged := self._merged(one)) is not None}
@@ -169,7 +169,7 @@ class Rollup:
         stale, block.stale = block.stale, set()
         for key in stale:
             block.results.pop(key, None)
-        parts = self._parts(start, end)
+        parts = self.parts(start, end)
         if parts:
             self._refresh_wide(block, stale, [self._block(*part) for part in parts])
         else:
@@ -211,7 +211,7 @@ class Rollup:
         columns = zip(*lists, strict=True)
         return [a.merge_all(column) for a, column in zip(self._aggregates, columns, strict=True)]
 
-    def _parts(self, start: int, end: int) -> list[Bounds]:
+    def parts(self, start: int, end: int) -> list[Bounds]:
         """The largest aligned blocks, smaller than the stretch, that make it up; none for a single slice."""
         if end - start <= self._slice_ms:
             return []

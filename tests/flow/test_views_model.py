@@ -197,10 +197,10 @@ def test_progress_counts_only_when_the_changelogs_are_read(driver: Driver, model
     driver.flush()
     progress = [tp for tp in model.positions() if tp.topic == PROGRESS]
     follow(model, driver, only=progress)
-    assert model.covered(ORDERS) == {}
+    assert not model.covered(ORDERS).get(0)
     assert model.watermarks(ORDERS) == {}
     follow(model, driver)
-    assert model.covered(ORDERS) == {0: 1}
+    assert model.covered(ORDERS)[0] == 1
     assert model.watermarks(ORDERS) == {0: T0}
 
 
@@ -211,9 +211,9 @@ def test_announced_progress_survives_a_restart(driver: Driver, tmp_path: Path) -
     follow(first, driver, only=[tp for tp in first.positions() if tp.topic == PROGRESS])
     first.close()
     second = open_model(driver.topology, tmp_path / "copy")
-    assert second.covered(ORDERS) == {}
+    assert not second.covered(ORDERS).get(0)
     follow(second, driver)
-    assert second.covered(ORDERS) == {0: 1}
+    assert second.covered(ORDERS)[0] == 1
     second.close()
 
 

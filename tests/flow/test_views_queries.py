@@ -165,7 +165,7 @@ def test_lag_and_age_say_what_is_not_covered_yet(driver: Driver, model: ReadMode
     tracker.settle()
     fresh = tracker.freshness([ORDERS], 112.0)
     assert (fresh["lagTotal"], fresh["age_s"]) == (0, 2.0)
-    assert (fresh["offsets"], fresh["watermarkMs"]) == ({f"{ORDERS}:0": 2}, T0)
+    assert (fresh["offsets"][f"{ORDERS}:0"], fresh["watermarkMs"]) == (2, T0)
 
 
 def test_age_counts_from_the_newest_look_that_is_covered() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agents.sales import CURRENCY_MARK
 from tables.read_model import ReadModel
 from tables.windows import Hopping, Sliding, Window, slice_start
 from topologies.views.freshness import iso
@@ -19,8 +20,6 @@ from topologies.views.problems import BadParameter
 HOUR_MS = 3_600_000
 MAX_WINDOWS = 5_000
 MAX_ROWS = 20_000
-# Between a key and the currency of its money, where that is not the shop's (agents.sales).
-CURRENCY_MARK = "\x1f"
 # What /api/sales?by= and its tables are called.
 SALES = {by: f"sales_by_{by}" for by in ("total", "category", "region", "product")}
 MONEY = ("placed", "cancelled", "refunded")

@@ -1,0 +1,113 @@
+"""Whatever is asked, changed, evicted in between: a rollup says what merging every partial anew would say."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tables import rollup
+from tables.aggregates import Distinct, Quantiles, Sum
+from tables.rollup import Partials, Rollup
+from tables.table import Table
+
+SLICE = 1_000
+SLICES = 130
+TABLE = Table("t", {"sum": Sum(), "ids": Distinct(), "values": Quantiles()}, fold=lambda event: ())
+
+slices = st.integers(0, SLICES - 1)
+keys = st.sampled_from("abc")
+puts = st.tuples(
+    st.just("put"), st.integers(0, 2), st.dictionaries(st.tuples(slices, keys), st.integers(0, 9), max_size=8)
+)
+drops = st.tuples(st.just("drop"), st.integers(0, 2), st.lists(st.tuples(slices, keys), max_size=4))
+asks = st.tuples(st.sampled_from(["all", "one", "steps"]), slices, st.integers(1, SLICES))
+
+
+def cell(value: int, stamp: int) -> bytes:
+    made = TABLE.row.new_cell()
+    made[0] = stamp
+    made[4:] = [value, TABLE.aggregates["ids"].add(made[5], value), {value: 1}]
+    return TABLE.row.encode(made, 0)
+
+
+class Shelf:
+    """Every partial, and the rollup that was told of each change."""
+
+    def __init__(self, budget: int) -> None:
+        self.values: dict[tuple[int, str], dict[int, bytes]] = {}
+        self.rollup = Rollup(TABLE, SLICE, Partials(self.of_slice, self.of_key), budget)
+
+    def of_slice(self, start: int) -> dict[str, dict[int, bytes]]:
+        return {key: dict(found) for (at, key), found in self.values.items() if at == start}
+
+    def of_key(self, start: int, key: str) -> dict[int, bytes]:
+        return dict(self.values.get((start, key), {}))
+
+    def change(self, partition: int, changes: dict[tuple[int, str], bytes | None]) -> None:
+        for cell_, raw in changes.items():
+            found = self.values.setdefault(cell_, {})
+            if raw is not None:
+                found[partition] = raw
+            else:
+                found.pop(partition, None)
+            if not found:
+                del self.values[cell_]
+        self.rollup.change(partition, changes)
+
+    def expected(self, start: int, end: int) -> dict[str, Any]:
+        cells: dict[str, list[Any]] = {}
+        for (at, key), found in self.values.items():
+            if start <= at < end:
+                cells.setdefault(key, []).extend(TABLE.row.decode(raw)[1] for raw in found.values())
+        return {key: TABLE.row.results(TABLE.row.merge(one)) for key, one in cells.items()}
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollup, "HOT_SLICES", 2)
+    monkeypatch.setattr(rollup, "SPANS_KEPT", 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(puts, drops, asks), max_size=40), st.sampled_from([0, 3_000, 1 << 20]))
+def test_it_says_what_merging_everything_anew_says(steps: list[Any], budget: int) -> None:
+    shelf = Shelf(budget)
+    for number, (what, first, second) in enumerate(steps):
+        if what == "put":
+            shelf.change(first, {(at * SLICE, key): cell(v, number) for (at, key), v in second.items()})
+        elif what == "drop":
+            shelf.change(first, dict.fromkeys((at * SLICE, key) for at, key in second))
+        else:
+            start, end = first * SLICE, min(first + second, SLICES) * SLICE
+            expected = shelf.expected(start, end)
+            if what == "one":
+                assert shelf.rollup.result(start, end, "a") == expected.get("a")
+                continue
+            if what == "steps":
+                assert sum(1 for _ in shelf.rollup.steps(start, end)) >= 0
+            assert shelf.rollup.results(start, end) == expected
+            assert shelf.rollup.keys(start, end) == set(expected)
+
+
+@given(slices, st.integers(1, SLICES))
+def test_parts_make_up_the_stretch_with_the_fewest_blocks_of_a_level(first: int, length: int) -> None:
+    shelf = Shelf(1 << 20)
+    start, end = first * SLICE, (first + length) * SLICE
+    parts = shelf.rollup.parts(start, end)
+    if length == 1:
+        assert parts == []
+        return
+    assert [part[0] for part in parts] == [start, *(part[1] for part in parts[:-1])]
+    assert parts[-1][1] == end
+    assert all(a % (b - a) == 0 and b - a < end - start for a, b in parts)
+    assert len(parts) <= 24 * (length // 1440 + 1) + 2 * (4 + 2 + 3)
+
+
+def test_the_budget_bounds_what_is_kept() -> None:
+    shelf = Shelf(20_000)
+    for at in range(SLICES):
+        shelf.change(0, {(at * SLICE, key): cell(at, at) for key in "abc"})
+    for at in range(SLICES):
+        shelf.rollup.results(at * SLICE, (at + 1) * SLICE)
+        assert shelf.rollup.weight <= 20_000
