@@ -1,11 +1,13 @@
 """`millrace worker`: a Faust worker of a topology."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from topologies.app import build_app
+from topologies.chaos.points import install_from
 from topologies.cli.options import Bootstrap, Home
 from topologies.loading import load_topology
 from topologies.names import claim_port
@@ -38,9 +40,9 @@ def worker(
     home: Home = None,
 ) -> None:
     """Consume, keep the tables, emit derived topics. Start more of them to share the partitions; Ctrl-C ends one."""
+    install_from(os.environ)
     settings = Settings.from_environment(bootstrap=bootstrap, home=home, name=name, state_dir=state)
     web_port = port if port is not None else claim_port(settings.state_dir, settings.worker_port)
     app = build_app(load_topology(topology, settings), settings, web_port=web_port)
     app.finalize()
     app.Worker(loglevel=loglevel).execute_from_commandline()
-

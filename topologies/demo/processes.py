@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -32,8 +33,23 @@ class Children:
     environment: Mapping[str, str]
     running: list[Child] = field(default_factory=list)
 
-    def start(self, name: str, arguments: Sequence[str]) -> Child:
-        """Run `millrace` with these arguments, out of reach of the terminal's Ctrl-C, which is ours to pass on."""
+    def start(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        file_limit: int | None = None,
+    ) -> Child:
+        """Run `millrace` with these arguments, out of reach of the terminal's Ctrl-C, which is ours to pass on.
+
+        `environment` adds to that of all children; no file of the child may grow beyond `file_limit` bytes.
+        """
+
+        def limit_files() -> None:
+            if file_limit is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+
         self.directory.mkdir(parents=True, exist_ok=True)
         log = self.directory / f"{name}.log"
         with log.open("ab") as out:
@@ -42,8 +58,9 @@ class Children:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment},
+                env={**os.environ, **self.environment, **(environment or {})},
                 start_new_session=True,
+                preexec_fn=limit_files if file_limit is not None else None,
             )
         child = Child(name, process, log)
         self.running.append(child)
