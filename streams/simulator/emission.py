@@ -23,7 +23,7 @@ OUT_OF_ORDER_MS = 5_000
 COPY_MS = 10_000
 LATE_FROM_MS, LATE_TO_MS = 130_000, 600_000
 BUSIEST_HOUR_MS = 20 * 3_600_000
-WARM_UP_THINKS = 30
+WARM_UP_THINKS = 20
 CALIBRATION_VISITS = 2_000
 
 
@@ -43,8 +43,9 @@ def slices(settings: ShopSettings, slice_ms: int) -> Iterator[tuple[int, list[Em
     sessions = Sessions(settings, shop, rng)
     visits_per_ms = settings.events_per_s / 1000 / events_per_visit(settings, shop)
     busy = 1 / daily_curve(settings, settings.start_ms)
-    # those who are in the shop as it opens came before
-    at = settings.start_ms - WARM_UP_THINKS * think_ms(settings)
+    # those who are in the shop as it opens came before; what they had ordered by then is left out
+    came_before = WARM_UP_THINKS * think_ms(settings) if TOPICS[ACTIVITY] in settings.topics else 0
+    at: float = settings.start_ms - came_before
     for index in count():
         end = settings.start_ms + (index + 1) * slice_ms
         while at < end:
@@ -108,9 +109,7 @@ class Outbox:
             return happenings
         orders = [h.at_ms for h in happenings if h.topic == ORDERS]
         ordered_before = bool(orders) and orders[0] + behind < start
-        return [
-            h for h in happenings if h.at_ms + behind >= start and (h.topic == ACTIVITY or not ordered_before)
-        ]
+        return [h for h in happenings if h.at_ms + behind >= start and (h.topic == ACTIVITY or not ordered_before)]
 
     def _put(self, sent_ms: int, topic: int, user: User, event: Event) -> None:
         name = self._topic[topic]

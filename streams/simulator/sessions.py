@@ -179,10 +179,7 @@ class Sessions:
         number = next(self._numbers) + self._first_id
         worth = CENTS_FOR if user.currency != self._settings.currency else 1
         lines = tuple(
-            [
-                OrderLine(p.product_id, p.category, QUANTITIES[int(random() * 10)], p.price // worth)
-                for p in cart
-            ]
+            [OrderLine(p.product_id, p.category, QUANTITIES[int(random() * 10)], p.price // worth) for p in cart]
         )
         amount = money_of(lines)
         if worth == 1 and amount < FREE_SHIPPING_FROM:
@@ -207,9 +204,7 @@ class Sessions:
     def _ordered(self, kind: OrderEventType, order: Order, at: int) -> None:
         number, user, amount, lines, _ = order
         event_id = f"{self._prefix}{next(self._numbers)}"
-        event = OrderEvent(
-            number, user.user_id, amount, event_id, kind, user.currency, user.region, at, lines
-        )
+        event = OrderEvent(number, user.user_id, amount, event_id, kind, user.currency, user.region, at, lines)
         self._out.append(Happening(at, ORDERS, event))
 
     def _paid(self, kind: PaymentType, order: Order, at: int) -> None:

@@ -98,9 +98,7 @@ def open_shop(settings: ShopSettings) -> Shop:
     users = tuple(_user(rng, user_id, sorted(shelves), settings) for user_id in range(1, settings.users + 1))
     # a few come often, most now and then; mildly, so that every user is seen
     user_weights = tuple(accumulate(rng.paretovariate(2.5) for _ in users))
-    return Shop(
-        tuple(products), tuple(accumulate(weight[i] for i in ids)), shelves, pairs, users, user_weights
-    )
+    return Shop(tuple(products), tuple(accumulate(weight[i] for i in ids)), shelves, pairs, users, user_weights)
 
 
 def _plant_pairs(rng: Random, by_popularity: list[int], count: int) -> tuple[tuple[int, int], ...]:
