@@ -11,8 +11,6 @@ Home = Annotated[
 ]
 Bootstrap = Annotated[
     str | None,
-    typer.Option(
-        "--bootstrap", help="Kafka at host:port,...; else MILLRACE_BOOTSTRAP, else the embedded broker."
-    ),
+    typer.Option("--bootstrap", help="Kafka at host:port,...; else MILLRACE_BOOTSTRAP, else the embedded broker."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

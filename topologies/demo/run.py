@@ -1,5 +1,6 @@
 """The demo from the first process to the last: start in order, follow, compare, end in reverse order."""
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -82,6 +83,19 @@ class Demo:
         child = self.children.start(f"worker-{number}", ["worker", "analytics", "--name", name, "--port", port])
         self.workers[number : number + 1] = [child]
 
+    def revive(self) -> list[str]:
+        """Start workers again that somebody killed with SIGKILL; returns their names.
+
+        Raises MillraceError for a child that ended in any other way.
+        """
+        running = self.children.running
+        found = [n for n, c in enumerate(self.workers) if c in running and c.process.poll() == -signal.SIGKILL]
+        for number in found:
+            running.remove(self.workers[number])
+            self.start_worker(number)
+        self.children.check()
+        return [f"w{number}" for number in found]
+
     def views_answer(self) -> bool:
         """Whether the view server is there."""
         try:
@@ -123,7 +137,7 @@ class Demo:
         """Wait for a condition while every child lives. Raises MillraceError."""
         deadline = time.monotonic() + limit_s
         while not holds():
-            self.children.check()
+            self.revive()
             if time.monotonic() > deadline:
                 raise MillraceError(f"{otherwise} after {limit_s:g} s; the logs are in {self.children.directory}")
             time.sleep(POLL_S)
