@@ -80,6 +80,10 @@ class Cache:
                 else:
                     del self.windows[window]
 
+    def oldest(self, window: int) -> int:
+        """The oldest slice in memory, if it is older than this; else this."""
+        return min(window, min(self.windows, default=window))
+
     def drop_before(self, window: int) -> None:
         """Forget expired slices."""
         for old in [w for w in self.windows if w < window]:

@@ -24,6 +24,7 @@ from streams.log import TP, Entry, Log, LogError, Record
 from tables.finals import provisional
 from tables.flush import flush as flush_partition
 from tables.partition import Feed, Partition
+from tables.points import reached
 from tables.recovery import LOCK_WAIT_S, Restored, restore
 from tables.table import Group
 
@@ -63,6 +64,8 @@ class Engine:
         self._together = together
         self._looked_at = monotonic()
         self._careful: dict[TP, int] = {}
+        self._restoring = asyncio.Lock()
+        self._releases = 0
         self._marks: dict[TP, tuple[dict[str, int], float]] = {}
 
     @property
@@ -70,9 +73,26 @@ class Engine:
         """The source topics that this engine takes."""
         return frozenset(source.topic.name for source in self.group.sources)
 
-    async def restore(self, numbers: Sequence[int], generation: int = 0) -> dict[TP, int]:
-        """Hold exactly these partitions, complete as of their newest progress; returns where to read on from."""
+    async def restore(
+        self, numbers: Sequence[int], generation: int = 0, starts: Mapping[TP, int | None] | None = None
+    ) -> dict[TP, int]:
+        """Hold exactly these partitions, complete as of their newest progress; returns where to read on from.
+
+        `starts` says where sources go on that have no progress yet. Holds nothing, and returns nothing, if
+        `release` or another `restore` was called meanwhile.
+        """
         await self.release()
+        releases = self._releases
+        async with self._restoring:  # one after the other: they open the same stores
+            if releases == self._releases:
+                await self._restore(numbers, generation, starts)
+            if releases != self._releases:
+                await self._let_go()
+        return self.positions()
+
+    async def _restore(
+        self, numbers: Sequence[int], generation: int, starts: Mapping[TP, int | None] | None
+    ) -> None:
         self.generation = generation
         self.restored = await restore(
             self.group,
@@ -83,12 +103,12 @@ class Engine:
             topic_ids=self._topic_ids(),
             private_suffix=self.name,
             lock_wait_s=self.lock_wait_s,
+            starts=starts,
         )
         self.partitions = {r.partition.number: r.partition for r in self.restored}
         for partition in self.partitions.values():
             for feed in partition.feeds.values():
                 feed.careful_until = self._careful.get(feed.tp, -1)
-        return self.positions()
 
     def apply(self, tp: TP, records: Sequence[Record], base: int | None, generation: int) -> int:
         """Apply a delivered batch; returns how many records were new.
@@ -119,6 +139,7 @@ class Engine:
         await self._look_for_idle()
         partitions = list(self.partitions.values())
         await self._together(*(self._flush(partition) for partition in partitions))
+        reached("before-commit")
         done: dict[TP, int] = {}
         for partition in partitions:
             if self.partitions.get(partition.number) is partition:
@@ -181,6 +202,12 @@ class Engine:
 
     async def release(self) -> None:
         """Close all stores and forget all caches. What was not flushed is applied again by whoever owns it next."""
+        self._releases += 1
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        if self.partitions:
+            reached("handing-over")
         partitions, self.partitions = self.partitions, {}
         for partition in partitions.values():
             async with partition.lock:
@@ -206,5 +233,6 @@ async def look_for_foreign(partitions: Sequence[Partition], log: Log) -> None:
         partition, name = ours[tp]
         # Our own flush may have appended in between; then its own check of the acknowledgements has looked already.
         if end > before[tp] == partition.ends[name] and not partition.lock.locked():
-            partition.gaps[name] = (before[tp], end)
+            start, _ = partition.gaps.get(name, (before[tp], end))
+            partition.gaps[name] = (start, end)
 

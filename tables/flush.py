@@ -31,6 +31,7 @@ from tables.cache import Cache, Taken
 from tables.finals import derived_records
 from tables.horizon import horizon
 from tables.partition import Feed, Partition
+from tables.points import reached
 from tables.progress import Progress, encode
 from tables.store import Change
 
@@ -49,6 +50,7 @@ class TableFlush:
     drops: list[bytes] = field(default_factory=list)
     expire: tuple[int, int] | None = None
     end: int = 0
+    settled: tuple[int, int] | None = None
 
 
 @dataclass
@@ -74,8 +76,11 @@ async def flush(partition: Partition) -> bool:
         pending = take(partition)
         try:
             await _append(partition, pending)
+            reached("changelog-sent")
             await _append_progress(partition, pending)
+            reached("progress-sent")
             _write_store(partition, pending)
+            reached("store-written")
         except BaseException:
             _give_back(pending)
             raise
@@ -108,9 +113,14 @@ def _take_table(partition: Partition, feed: Feed, cache: Cache) -> TableFlush:
     table_flush = TableFlush(feed, cache, tp, taken, puts)
     edge = horizon(feed, cache.table)
     start = partition.expired_before.get(cache.table.name, 0)
+    # A second stage may get a partial again of a slice that it has dropped: that one goes too.
+    start = min(start, cache.oldest(edge))
     if edge > start:
         table_flush.expire = (start, edge)
-        table_flush.drops = [key for key, _ in cache.stored(start, edge)]
+        first_kept = encode_key(edge, "")
+        table_flush.puts = [pair for pair in puts if pair[0] >= first_kept]
+        stored = dict.fromkeys(key for key, _ in cache.stored(start, edge))
+        table_flush.drops = list(stored | dict.fromkeys(key for key, _ in puts if key < first_kept))
     return table_flush
 
 
@@ -144,13 +154,14 @@ async def _append(partition: Partition, pending: Pending) -> None:
         appends.setdefault(tp, []).append(entry)
     spans = await partition.log.append(appends) if appends else {}
     for table in pending.tables:
-        known = partition.gaps.pop(table.cache.table.name, None)
+        known = partition.gaps.get(table.cache.table.name)
         gaps = [known] if known is not None else []
         gaps += _gaps(table, spans.get(table.tp, []))
         while gaps:
             again = await _absorb(partition, table, gaps)
             spans = await partition.log.append({table.tp: again}) if again else {}
             gaps = _gaps(table, spans.get(table.tp, []))
+        table.settled = known
 
 
 def _gaps(table: TableFlush, spans: list[Span]) -> list[tuple[int, int]]:
@@ -214,6 +225,9 @@ def _adopt(table: TableFlush, key: bytes, foreign: bytes) -> None:
     if cell is not None:
         theirs[DIRTY] = cell[DIRTY]
         cell[:] = theirs
+    else:
+        # Into memory: until it is in the store, a batch that is applied meanwhile would start from what is there now.
+        table.cache.windows.setdefault(window, {})[name] = theirs
     table.puts.append((key, foreign))
     table.cache.stored_up_to(window)
     table.feed.highest = max(table.feed.highest, theirs[STAMP])
@@ -243,6 +257,8 @@ def _write_store(partition: Partition, pending: Pending) -> None:
             change.delete_range(name, encode_key(table.expire[0], ""), encode_key(table.expire[1], ""))
         change.put_all(name, table.puts)
         change.meta(f"next:{name}", str(table.end).encode())
+        if table.settled is not None:
+            change.gap(name, None)
         change.meta(f"schema:{name}", table.cache.table.row.fingerprint.encode())
     for progress in pending.progress:
         change.meta(f"progress:{progress.topic}", encode(progress))
@@ -275,6 +291,8 @@ def _finish(partition: Partition, pending: Pending, seconds: float) -> None:
     for table in pending.tables:
         cache, name = table.cache, table.cache.table.name
         partition.ends[name] = table.end
+        if partition.gaps.get(name) == table.settled:
+            partition.gaps.pop(name, None)
         if table.puts:
             cache.stored_up_to(max(window for window, _ in map(decode_key, (key for key, _ in table.puts))))
         if table.expire is not None:

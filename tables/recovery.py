@@ -9,7 +9,12 @@ a progress is written after its changelog records are acknowledged, so every end
 - Beyond it, accumulators of a torn flush may be ahead. `highest` is the highest stamp seen: batches that start at or
   below it are applied with the stamp check on.
 - Of a key's changelog records the one with the highest stamp is kept, not the last: a zombie may have written late.
-- Keys of slices behind the retention horizon are ignored: a zombie's put would bring a dropped slice back.
+- Where a key's last record is not its best (a zombie wrote, and its successor died before it settled that), the
+  stretch is kept as a gap, also in the store, and the next flush settles it: compaction keeps the last record.
+- Keys of slices behind the retention horizon are taken like others, and dropped by the next flush with their
+  tombstones: were they ignored, a put that nobody has dropped yet would stay in the changelog for ever.
+- A source without progress is pinned to its start at once, before anything is applied: without a position a first
+  batch that was lost on the way could not be missed. So a changelog that has records always has a progress.
 - The local store only spares reading: it is wiped when it does not fit (deleted topic, other table layout), and
   everything is read from the changelogs.
 """
@@ -27,10 +32,11 @@ from streams.errors import MillraceError
 from streams.intake import Intake
 from streams.log import TP, Log, Record
 from tables import progress as progress_records
-from tables.accumulators import encode_key, stamp_of
+from tables.accumulators import stamp_of
 from tables.cache import Cache
-from tables.horizon import horizon
+from tables.flush import flush
 from tables.partition import Feed, Partition
+from tables.points import reached
 from tables.progress import Progress
 from tables.store import Store, StoreLocked, wipe
 from tables.table import Group, Source, Table
@@ -63,9 +69,13 @@ async def restore(
     topic_ids: Mapping[str, str] | None = None,
     private_suffix: str = "private",
     lock_wait_s: float = LOCK_WAIT_S,
+    starts: Mapping[TP, int | None] | None = None,
     on_records: Callable[[int], None] | None = None,
 ) -> list[Restored]:
-    """Open and bring up to date the partitions of these numbers. Raises `StateUnfit`, `StoreDamaged`, `LogError`."""
+    """Open and bring up to date the partitions of these numbers. Raises `StateUnfit`, `StoreDamaged`, `LogError`.
+
+    `starts` says where a source goes on that has no progress yet; without it, at its first record.
+    """
     started = time.perf_counter()
     deadline = time.monotonic() + lock_wait_s
     stores: dict[int, tuple[Store, bool]] = {}
@@ -81,6 +91,7 @@ async def restore(
         await _check_sources(partitions, log)
         counts = await _read_changelogs(partitions, log, on_records)
         await _relearn(partitions, log)
+        await _begin(partitions, log, starts or {})
     except BaseException:
         for store, _ in stores.values():
             store.close()
@@ -142,8 +153,10 @@ def _assemble(
             name = source.topic.name
             feeds[name] = _feed(source, number, store, _newer(store, name, progress.get(name)), topic_ids.get(name, ""))
     epoch = max([feed.durable.epoch for feed in feeds.values() if feed.durable] or [0])
-    ends = {cache.table.name: store.next_offset(cache.table.name) for f in feeds.values() for cache in f.caches}
-    return Partition(group, number, store, log, feeds, ends, generation, epoch, dict(topic_ids))
+    names = [cache.table.name for feed in feeds.values() for cache in feed.caches]
+    ends = {name: store.next_offset(name) for name in names}
+    gaps = {name: gap for name in names if (gap := store.gap(name)) is not None}
+    return Partition(group, number, store, log, feeds, ends, generation, epoch, dict(topic_ids), gaps=gaps)
 
 
 def _newer(store: Store, topic: str, written: Progress | None) -> Progress | None:
@@ -224,6 +237,7 @@ async def _read_changelogs(
     async for tp, records in log.read(spans):
         partition, feed, cache = targets[tp]
         apply_changelog(partition, feed, cache, records)
+        reached("recovering")
         counts[partition.number] += len(records)
         if on_records is not None:
             on_records(len(records))
@@ -245,31 +259,56 @@ def _check_named_ends(partitions: Mapping[int, Partition]) -> None:
 def apply_changelog(partition: Partition, feed: Feed, cache: Cache, records: Sequence[Record]) -> None:
     """Take a stretch of a changelog into the store, and remember how far it was read."""
     name = cache.table.name
-    first_key = encode_key(horizon(feed, cache.table), "")
     best: dict[bytes, bytes | None] = {}
+    disorder: int | None = None
     for record in records:
         key, value = record.key, record.value
-        if key is None or key < first_key:
+        if key is None:
             continue
         known = best.get(key)
         if value is None or known is None or stamp_of(value) >= stamp_of(known):
             best[key] = value
+        elif disorder is None:
+            disorder = record.offset
     stored = partition.store.get_many(name, list(best))
     puts = [
         (key, value)
         for (key, value), old in zip(best.items(), stored, strict=True)
         if value is not None and (old is None or stamp_of(value) > stamp_of(old))
     ]
+    pairs = zip(best.values(), stored, strict=True)
+    if any(new and old and stamp_of(new) < stamp_of(old) for new, old in pairs):
+        disorder = records[0].offset
     change = partition.store.change()
     change.put_all(name, puts)
     change.delete_all(name, [key for key, value in best.items() if value is None])
     change.meta(f"next:{name}", str(records[-1].offset + 1).encode())
+    if disorder is not None:
+        start = partition.gaps.get(name, (disorder, 0))[0]
+        partition.gaps[name] = (start, records[-1].offset + 1)
+        change.gap(name, partition.gaps[name])
     if puts:
         top = max(stamp_of(value) for _, value in puts)
         feed.highest = max(feed.highest, int.from_bytes(top[4:], "big"))
         cache.stored_up_to(int.from_bytes(max(key for key, _ in puts)[:8], "big"))
     change.meta(f"highest:{feed.tp.topic}", str(feed.highest).encode())
     change.write()
+
+
+async def _begin(partitions: Mapping[int, Partition], log: Log, starts: Mapping[TP, int | None]) -> None:
+    new = [(p, feed) for p in partitions.values() for feed in p.feeds.values() if feed.durable is None]
+    first = await log.start_offsets([feed.tp for _, feed in new])
+    for partition, feed in new:
+        if any(partition.ends[cache.table.name] for cache in feed.caches):
+            raise StateUnfit(
+                f"the tables of {feed.tp.topic}[{feed.tp.partition}] have records, but {partition.group.progress.name} "
+                "does not say up to where: the topic lost records or was made anew; replay the group from earliest"
+            )
+        start = starts.get(feed.tp)
+        feed.position = first[feed.tp] if start is None else start
+        feed.since = {cache.table.name: feed.position for cache in feed.caches}
+    for partition in {p.number: p for p, _ in new}.values():
+        await flush(partition)
 
 
 async def _relearn(partitions: Mapping[int, Partition], log: Log) -> None:

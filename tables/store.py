@@ -6,6 +6,7 @@ offsets, the highest stamp and the progress, so a crash leaves the old state or 
 Meta keys (default column family):
 
 - `next:<table>` the changelog offset to read on from, `schema:<table>` the row's fingerprint;
+- `gap:<table>` a stretch of the changelog, "start end", whose records the next flush must settle;
 - `progress:<topic>` the progress as written to Kafka, `highest:<topic>` the highest stamp applied;
 - `seen:<topic>:<position>` the event ids learned up to there (streams.dedupe).
 """
@@ -29,6 +30,10 @@ class StoreLocked(MillraceError):
 
 class StoreDamaged(MillraceError):
     """RocksDB refuses the directory."""
+
+
+class StoreFailed(MillraceError):
+    """A write failed: the disk is full, or not writable."""
 
 
 class Store:
@@ -88,6 +93,14 @@ class Store:
         value = self.meta(f"next:{table}")
         return int(value) if value is not None else 0
 
+    def gap(self, table: str) -> tuple[int, int] | None:
+        """The stretch of the table's changelog that is still to be settled."""
+        value = self.meta(f"gap:{table}")
+        if value is None:
+            return None
+        start, end = map(int, value.split())
+        return start, end
+
     def change(self) -> "Change":
         """Start one atomic change."""
         return Change(self._families, self._db)
@@ -134,13 +147,27 @@ class Change:
         """Put meta data."""
         self._batch.put(name.encode(), value)
 
+    def gap(self, table: str, gap: tuple[int, int] | None) -> None:
+        """Put or delete the stretch that is to be settled."""
+        if gap is None:
+            self.drop_meta(f"gap:{table}")
+        else:
+            self.meta(f"gap:{table}", b"%d %d" % gap)
+
     def drop_meta(self, name: str) -> None:
         """Delete meta data."""
         self._batch.delete(name.encode())
 
     def write(self) -> None:
-        """Apply all of it, or nothing."""
-        self._db.write(self._batch)
+        """Apply all of it, or nothing. Raises `StoreFailed`."""
+        try:
+            self._db.write(self._batch)
+        except Exception as error:
+            text = str(error).splitlines()[0]
+            raise StoreFailed(
+                f"local state cannot be written ({text}): see that the disk has room and is writable, then start again; "
+                "nothing is lost"
+            ) from error
 
 
 def _options() -> Options:
