@@ -76,9 +76,7 @@ class Producer:
         if not self.produced % POLL_EVERY:
             self._producer.poll(0)
 
-    def _hand_over(
-        self, topic: str, key: bytes | None, value: bytes | None, options: Mapping[str, Any]
-    ) -> None:
+    def _hand_over(self, topic: str, key: bytes | None, value: bytes | None, options: Mapping[str, Any]) -> None:
         for _ in range(FULL_TRIES):
             try:
                 self._producer.produce(topic, value, key, **options)
@@ -101,8 +99,7 @@ class Producer:
         self.check()
         if waiting:
             raise MillraceError(
-                f"{waiting:,} records are not delivered after {timeout_s:g} s: "
-                f"see whether {self._bootstrap} is up"
+                f"{waiting:,} records are not delivered after {timeout_s:g} s: see whether {self._bootstrap} is up"
             )
 
     def check(self) -> None:

@@ -32,12 +32,8 @@ orders = st.builds(
     times,
     st.lists(lines, max_size=4).map(tuple),
 )
-activity = st.builds(
-    UserActivity, st.just("cart.added"), ids, maybe_names, ids, ids, maybe_names, maybe_names, times
-)
-payments = st.builds(
-    PaymentNotification, st.just("payment.failed"), ids, ids, minor, maybe_names, maybe_names, times
-)
+activity = st.builds(UserActivity, st.just("cart.added"), ids, maybe_names, ids, ids, maybe_names, maybe_names, times)
+payments = st.builds(PaymentNotification, st.just("payment.failed"), ids, ids, minor, maybe_names, maybe_names, times)
 
 decoders = {kind: decoder(kind) for kind in (OrderEvent, UserActivity, PaymentNotification)}
 

@@ -43,13 +43,9 @@ def test_the_long_form_is_camel_case() -> None:
 
 
 def test_activity_and_payments_have_their_own_required_fields() -> None:
-    view = decoder(UserActivity)(
-        b'{"eventType":"product.viewed","userId":1,"productId":"p1","sessionId":"s"}'
-    )
+    view = decoder(UserActivity)(b'{"eventType":"product.viewed","userId":1,"productId":"p1","sessionId":"s"}')
     assert view == UserActivity("product.viewed", 1, session_id="s", product_id="p1")
-    paid = decoder(PaymentNotification)(
-        b'{"eventType":"payment.completed","orderId":1,"userId":2,"amount":3}'
-    )
+    paid = decoder(PaymentNotification)(b'{"eventType":"payment.completed","orderId":1,"userId":2,"amount":3}')
     assert paid == PaymentNotification("payment.completed", 1, 2, 3)
     with pytest.raises(Undecodable, match="eventType"):
         decoder(UserActivity)(b'{"userId":1}')

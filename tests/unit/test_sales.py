@@ -31,9 +31,7 @@ def test_a_category_or_product_is_one_row_of_an_order() -> None:
         ("2", 1000, 0, 0, 1, 1),
         ("lamp", 30, 0, 0, 1, 3),
     ]
-    assert folds.category(OrderEvent(1, 7, 1200, items=(BOOK, ATLAS))) == [
-        ("books", 1200, 0, 0, 1, 3, 7, 1200)
-    ]
+    assert folds.category(OrderEvent(1, 7, 1200, items=(BOOK, ATLAS))) == [("books", 1200, 0, 0, 1, 3, 7, 1200)]
 
 
 def test_product_ids_meet_by_their_text() -> None:
