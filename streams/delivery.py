@@ -67,8 +67,13 @@ class Processor(Protocol):
         """Let go of everything."""
         ...
 
-    async def restore(self, numbers: Sequence[int], generation: int) -> dict[TP, int]:
-        """Bring exactly these partition numbers back; returns where to read on from."""
+    async def restore(
+        self, numbers: Sequence[int], generation: int, starts: Mapping[TP, int | None]
+    ) -> dict[TP, int]:
+        """Bring exactly these partition numbers back; returns where to read on from.
+
+        `starts` holds the group's committed offsets, for sources that have nothing kept yet.
+        """
         ...
 
     async def flush(self) -> dict[TP, int]:
@@ -354,8 +359,9 @@ class Recovery(FaustRecovery):
     async def _restore_engine(self, generation: int) -> None:
         consumer, processor = cast(Consumer, self.app.consumer), self.app.processor
         mine = [TP(*tp) for tp in consumer.assignment() if tp.topic in processor.topics]
-        await self._wait(processor.restore(sorted({tp.partition for tp in mine}), generation))
-        processor.check_committed(await consumer.committed_offsets(mine))
+        committed = await consumer.committed_offsets(mine)
+        await self._wait(processor.restore(sorted({tp.partition for tp in mine}), generation, committed))
+        processor.check_committed(committed)
 
 
 class TableManager(FaustTableManager):

@@ -58,12 +58,14 @@ class EngineProcessor:
         await self.engine.release()
         await self.log.stop()
 
-    async def restore(self, numbers: Sequence[int], generation: int) -> dict[TP, int]:
+    async def restore(
+        self, numbers: Sequence[int], generation: int, starts: Mapping[TP, int | None]
+    ) -> dict[TP, int]:
         """Bring the partitions back; a log that does not answer is asked again for a while."""
         self.ready = False
         for left in reversed(range(RESTORE_TRIES)):
             try:
-                positions = await self.engine.restore(numbers, generation)
+                positions = await self.engine.restore(numbers, generation, starts)
                 break
             except LogError as error:
                 if not left:
