@@ -5,6 +5,7 @@ group, its fetch positions or its heartbeats. Appending goes through whole recor
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,21 @@ READ_RECORDS = 20_000
 # Longer than a leader's election on a three-node cluster; a broker that is away longer fails the flush, which is
 # tried again with the same bytes.
 REQUEST_TIMEOUT_MS = 30_000
+
+
+# A broker that is away must not hold up an end: what was not sent is sent again from the source.
+STOP_S = 5.0
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Stop a consumer, also one that has lost its broker.
+
+    aiokafka 0.14 lets the cancellation of a fetch that waits before its next try out of `stop`, as if the caller had
+    been cancelled, and leaves its client open, which goes on connecting for ever.
+    """
+    stopped: list[object] = await asyncio.gather(consumer.stop(), return_exceptions=True)
+    if stopped != [None]:
+        await consumer._client.close()
 
 
 class KafkaLog:
@@ -81,9 +97,11 @@ class KafkaLog:
         """Send what is still queued and disconnect."""
         producer, self._producer = self._producer, None
         reader, self._reader = self._reader, None
-        for client in (producer, reader):
-            if client is not None:
-                await client.stop()
+        if producer is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(producer.stop(), STOP_S)
+        if reader is not None:
+            await stop_consumer(reader)
 
     async def start_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
         """Each partition's first offset."""

@@ -11,6 +11,7 @@ Meta keys (default column family):
 - `seen:<topic>:<position>` the event ids learned up to there (streams.dedupe).
 """
 
+import contextlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -107,7 +108,11 @@ class Store:
 
     def size_bytes(self) -> int:
         """Bytes on disk, about."""
-        return sum(f.stat().st_size for f in self.path.iterdir() if f.is_file())
+        sizes = 0
+        for file in self.path.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # RocksDB deletes files at any time
+                sizes += file.stat().st_size
+        return sizes
 
     def close(self) -> None:
         """Close and free the directory's lock, which RocksDB keeps until every handle is gone."""

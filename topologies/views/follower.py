@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from streams.cluster import Cluster
 from streams.errors import BrokerUnreachable
+from streams.kafka_log import stop_consumer
 from streams.log import TP
 from streams.topics import Topic, ensure_topics, topic_ids
 from tables.read_model import ReadModel, partitions_of
@@ -96,7 +97,7 @@ class Follower:
             await consumer.start()
             await self._consume(consumer)
         finally:
-            await stop(consumer)
+            await stop_consumer(consumer)
 
     async def _consume(self, consumer: AIOKafkaConsumer) -> None:
         positions = self.model.positions()
@@ -159,17 +160,6 @@ async def reach(cluster: Cluster) -> None:
         writer.close()
         return
     raise BrokerUnreachable(cluster.bootstrap)
-
-
-async def stop(consumer: AIOKafkaConsumer) -> None:
-    """Stop a consumer, also one that has lost its broker.
-
-    aiokafka 0.14 lets the cancellation of a fetch that waits before its next try out of `stop`, as if the caller had
-    been cancelled, and leaves its client open, which goes on connecting for ever.
-    """
-    stopped: list[object] = await asyncio.gather(consumer.stop(), return_exceptions=True)
-    if stopped != [None]:
-        await consumer._client.close()
 
 
 def by_topic(ends: Mapping[TP, int]) -> dict[str, dict[int, int]]:
