@@ -122,10 +122,10 @@ def test_a_partial_that_comes_again_after_its_final_leaves_nothing_behind() -> N
         sell(driver, 1, 501)
         driver.flush()
         assert {k: v for k, v in driver.latest("sales-final").items() if k in finals} == finals
-        for partition in driver.worker.engine.partitions.values():
-            (cache,) = partition.feeds["shop-takings-partials"].caches
+        for held in driver.worker.engine.partitions.values():
+            (cache,) = held.feeds["shop-takings-partials"].caches
             assert [w for w in cache.windows if w < 300_000] == []
-            assert list(partition.store.scan("takings-finals", encode_key(0, ""), encode_key(240_000, ""))) == []
+            assert list(held.store.scan("takings-finals", encode_key(0, ""), encode_key(240_000, ""))) == []
 
 
 def test_a_restore_that_a_revoke_overtakes_holds_nothing() -> None:

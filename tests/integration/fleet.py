@@ -211,8 +211,11 @@ class Fleet:
 class Shop:
     """The sales topology under a prefix of its own, orders into it, and the ledger of what was sent."""
 
-    def __init__(self, cluster: Cluster, prefix: str, **shop: Any) -> None:
+    def __init__(
+        self, cluster: Cluster, prefix: str, *, as_counted: Callable[[Any], Any] = lambda event: event, **shop: Any
+    ) -> None:
         self.cluster = cluster
+        self._as_counted = as_counted
         self.settings = Settings.from_environment(
             {"MILLRACE_BOOTSTRAP": cluster.bootstrap, "MILLRACE_PREFIX": prefix, "MILLRACE_HOME": "/nonexistent"}
         )
@@ -224,6 +227,7 @@ class Shop:
         self._events = emitted(ShopSettings(**plan))
         self.ledger = Ledger(partitions=self.settings.partitions)
         self.sent = 0
+        self.events: list[Any] = []
         self._producer = Producer(cluster, **{"message.timeout.ms": 120_000})
 
     def create_topics(self) -> None:
@@ -234,7 +238,8 @@ class Shop:
         for _ in range(events):
             _, key, value, event = next(self._events)
             self._producer.produce(self.orders, key, value)
-            self.ledger.record(key, event)  # type: ignore[arg-type]
+            self.events.append(event)
+            self.ledger.record(key, self._as_counted(event))
         self.sent += events
         self._producer.flush(120)
 
