@@ -11,17 +11,19 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; install it or run make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Setting up .venv: Python packages, then Apache Kafka. Once, in a minute or two."
 ifneq ($(UV),)
-	@test -x $(BIN)/python || uv venv --quiet --python "$(PYTHON)" .venv
-	uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	@test -x $(BIN)/python || "$(UV)" venv --quiet --python "$(PYTHON)" .venv
+	@"$(UV)" pip install --quiet --python $(BIN)/python --editable '.[dev]'
 else
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 endif
+	@$(BIN)/millrace broker fetch || echo "Going on without: what needs Kafka needs one of yours, or this again."
 	@touch $@
 
 demo: $(STAMP)
-	$(BIN)/millrace demo
+	@$(BIN)/millrace demo || test $$? -eq 130 # Ctrl-C is how it ends
 
 test: $(STAMP)
 	$(BIN)/pytest

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streams.broker import Broker, BrokerStatus, Download
-from streams.broker.jars import Report
+from streams.broker.jars import Report, classpath
 from streams.cluster import Cluster
 from streams.errors import MillraceError
 from topologies.cli.options import Home, Json
@@ -45,6 +45,13 @@ def up(nodes: Nodes = None, home: Home = None, json: Json = False) -> None:
     began = time.monotonic()
     bring_up(embedded)
     _print_status(embedded, json, seconds=round(time.monotonic() - began, 2))
+
+
+@broker.command()
+def fetch() -> None:
+    """Download what `up` needs, if it is not on this machine yet."""
+    with _download_shown() as report:
+        classpath(report)
 
 
 @broker.command()
@@ -94,7 +101,7 @@ def _download_shown() -> Iterator[Report]:
 
     def report(download: Download) -> None:
         if not download.files:
-            console.print("First start: downloading Apache Kafka (45 MB) from Maven Central.")
+            console.print("Downloading Apache Kafka (45 MB) from Maven Central, once.", highlight=False)
             progress.start()
             return
         progress.update(

@@ -76,7 +76,7 @@ def run_demo(
         pace = rate if rate is not None else (0.0 if events else 500.0)
         plan = plan_run(shop, now_ms=time.time_ns() // 1_000_000, events=events, rate=pace, speed=speed)
         ledger = Ledger(settings.partitions, currency=settings.currency) if verify else None
-        console.print(f"Starting {workers} workers and a view server; logs in {directory / 'logs'}")
+        console.print(f"Starting {workers} workers and a view server; logs in {directory / 'logs'}", soft_wrap=True)
         with demo(settings, plan, directory, ledger, workers) as running:
             console.print(f"Views: {running.client.url}")
             _follow(running, console, verify=verify, kills=Kills(running, kills, seed))
@@ -91,12 +91,12 @@ def _follow(running: Demo, console: Console, *, verify: bool, kills: Kills) -> N
     kills.wait()
     if not verify:
         if running.plan.events is not None:
-            console.print(f"Sent {running.sent}")
+            console.print(f"Sent {running.sent}", soft_wrap=True)
         return
-    console.print(f"Sent {running.sent}; waiting for the views")
+    console.print(f"Sent {running.sent}; waiting for the views", soft_wrap=True)
     comparison = running.verify()
     for mismatch in comparison.mismatches[:SHOWN]:
-        console.print(mismatch, markup=False)
+        console.print(mismatch, markup=False, soft_wrap=True)
     answer: dict[str, Any] = {
         "events": running.sent.events,
         "exact": not comparison.mismatches,
