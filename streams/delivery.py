@@ -411,7 +411,8 @@ class BatchApp(faust.App):
         At once, as `kill -9` would: what is applied and not flushed is applied again after the next start, while
         Faust's orderly end from inside a rebalance may wait for itself.
         """
-        logger.critical("%s", error)
-        sys.stderr.write(f"error: {error}\n")
-        sys.stderr.flush()
+        # Faust's worker has made a logger of sys.stderr, which would say it with a time stamp and as a warning.
+        stderr = sys.__stderr__ or sys.stderr
+        stderr.write(f"error: {error}\n")
+        stderr.flush()
         os._exit(1)

@@ -20,10 +20,13 @@ class NameTaken(MillraceError):
     """Another live worker has the name."""
 
 
+class StateUnwritable(MillraceError):
+    """The state directory is read-only, full, or no directory."""
+
+
 def claim_name(state_dir: Path, group: str, wanted: str | None) -> str:
-    """Lock a name for this process and return it. Raises `NameTaken`."""
+    """Lock a name for this process and return it. Raises `NameTaken`, `StateUnwritable`."""
     directory = Path(state_dir) / group
-    directory.mkdir(parents=True, exist_ok=True)
     for name in [wanted] if wanted else [f"w{n}" for n in range(SLOTS)]:
         if _lock(directory / f"{name}.lock"):
             return name
@@ -34,7 +37,6 @@ def claim_name(state_dir: Path, group: str, wanted: str | None) -> str:
 
 def claim_port(state_dir: Path, first: int) -> int:
     """The first port from `first` that is free and that no other worker of the state directory has claimed."""
-    Path(state_dir).mkdir(parents=True, exist_ok=True)
     for port in range(first, min(first + SLOTS, 65_536)):
         if _lock(Path(state_dir) / f"port-{port}.lock") and _is_free(port):
             return port
@@ -60,7 +62,14 @@ def _is_free(port: int) -> bool:
 
 
 def _lock(path: Path) -> bool:
-    file = path.open("w")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise StateUnwritable(
+            f"state directory {path.parent} cannot be written ({error.strerror}): give another with --state or "
+            "MILLRACE_STATE"
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
