@@ -70,7 +70,7 @@ def run_demo(
     if verify and events is None:
         raise MillraceError("--verify needs an end: give --events, e.g. `millrace demo --events 300000 --verify`")
     console = Console(stderr=True)
-    with _ended_by_signals(), _cluster(home, nodes, bootstrap, apart=verify) as (cluster, directory):
+    with _ended_by_signals(0 if events is None else 130), _cluster(home, nodes, bootstrap, apart=verify) as (cluster, directory):
         settings = _settings(cluster, directory, port, apart=verify)
         shop = ShopSettings(seed=seed, currency=settings.currency, topics=topic_names(topics))
         pace = rate if rate is not None else (0.0 if events else 500.0)
@@ -158,8 +158,8 @@ def _settings(cluster: Cluster, directory: Path, port: int | None, *, apart: boo
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the demo in order: one more is not needed, and does no harm."""
+def _ended_by_signals(code: int) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the demo in order, with this code: one more is not needed, and does no harm."""
 
     def end(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -171,7 +171,7 @@ def _ended_by_signals() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         Console(stderr=True).print("Stopped.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(code) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
