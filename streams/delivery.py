@@ -377,11 +377,7 @@ class TableManager(FaustTableManager):
         return cast(Recovery, self._recovery)
 
     async def on_start(self) -> None:
-        """Connect the engine, then start recovery."""
-        try:
-            await self.app.processor.start()
-        except (MillraceError, LogError) as error:
-            self.app.fail(error)
+        """Start recovery."""
         if not self.should_stop:
             await self._update_channels()
             await self.recovery.start()
@@ -397,12 +393,16 @@ class BatchApp(faust.App):
     prepare: Callable[[], None] | None = None
 
     async def on_first_start(self) -> None:
-        """Let `prepare` run, which may name the worker; then start as Faust does."""
-        if self.prepare is not None:
-            try:
+        """Let `prepare` run, which may name the worker, and connect the engine; then start as Faust does.
+
+        First, since Faust's own clients say with a traceback that no broker answers.
+        """
+        try:
+            if self.prepare is not None:
                 self.prepare()
-            except MillraceError as error:
-                self.fail(error)
+            await self.processor.start()
+        except (MillraceError, LogError) as error:
+            self.fail(error)
         await super().on_first_start()
 
     def fail(self, error: Exception) -> NoReturn:
