@@ -34,7 +34,7 @@ def failing(fold: Callable[[OrderEvent], Iterable[tuple[Any, ...]]]) -> Fold:
         if number % 50 == 8 and str(order.event_id) not in tried:
             tried.add(str(order.event_id))
             raise OSError("just this once")
-        if number < 5 and rows and str(order.event_id) not in tried:
+        if number < 25 and rows and str(order.event_id) not in tried:
             tried.add(str(order.event_id))
             return [*rows, (rows[0][0], "ten", *rows[0][2:])]
         return rows
