@@ -5,6 +5,7 @@ What is overridden, and why:
 - `Consumer.getmany` yields one message for each partition of a batched topic, whose value is the list of records and
   whose offset is the last one's; the original's checks of generation, flow and active partitions stay. Faust's cost
   of an event is then paid once for thousands. Unbatched topics pass through as they did.
+- `ConsumerThread` fetches with `streams.fetching`: raw records in whole record batches, not one object each.
 - Faust's acks of batched topics are thrown away: it acks a batch also when its agent raised or was cancelled, and
   its gap logic can commit one before it is processed. What is committed is the engine's own durable position.
 - `Consumer.force_commit` flushes the engine first and commits what the flush made durable.
@@ -39,6 +40,7 @@ from mode import Service
 
 from streams.cluster import Cluster
 from streams.errors import MillraceError
+from streams.fetching import WholeBatchConsumer
 from streams.log import TP, LogError, Record
 
 logger = logging.getLogger(__name__)
@@ -86,6 +88,10 @@ class Processor(Protocol):
 
     def committed(self, offsets: Mapping[TP, int]) -> None:
         """Hear what the group has committed."""
+        ...
+
+    def pausing(self) -> None:
+        """Hear that a rebalance has begun."""
         ...
 
     async def release(self) -> None:
@@ -143,14 +149,15 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         conf: Any = self.app.conf
         self._assignor = self.app.assignor
-        return aiokafka.AIOKafkaConsumer(
+        return WholeBatchConsumer(
+            whole=self.app.processor.topics.__contains__,
+            at_most=conf.broker_max_poll_records,
             client_id=f"{conf.broker_client_id}-{self.app.instance_name or 'worker'}",
             group_id=conf.id,
             group_instance_id=self.app.instance_name,
             partition_assignment_strategy=[self._assignor],
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            max_poll_records=conf.broker_max_poll_records,
             max_poll_interval_ms=int((conf.broker_max_poll_interval or 300) * 1000),
             max_partition_fetch_bytes=conf.consumer_max_fetch_size,
             fetch_max_wait_ms=100,
@@ -285,6 +292,7 @@ class Consumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
         """Flush and commit while the partitions are still ours, then let them all go."""
+        self.app.processor.pausing()
         self.stop_flow()
         try:
             await self._commit_engine()

@@ -1,0 +1,86 @@
+"""aiokafka's fetcher, handing over whole record batches of batched topics.
+
+aiokafka makes a record of 11 fields for each message, one by one in Python: half of the fetching thread's time. What
+its C parser gives already has all that a batch needs (`streams.log.Record`), so it is taken as it is, a record batch
+of the log at a time. Nothing else of the fetcher changes; positions move as they did, to where a record batch ends.
+
+It reads uncommitted (`isolation_level`), as the worker does: aborted transactions are not looked at.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.errors import CorruptRecordException
+
+from streams.log import Record
+
+
+class WholeBatchConsumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is untyped
+    """A consumer that hands over up to `at_most` records of a partition at a poll.
+
+    Those of some topics come raw and in whole record batches, so there may be one batch more.
+    """
+
+    def __init__(self, *args: Any, whole: Callable[[str], bool], at_most: int, **kwargs: Any) -> None:
+        """Take aiokafka's arguments; `whole` says of which topics."""
+        # aiokafka's own limit is one over all partitions, and an assertion
+        super().__init__(*args, **{**kwargs, "max_poll_records": None})
+        self._whole = whole
+        self._at_most = at_most
+
+    async def start(self) -> None:
+        """Connect, then listen to what is fetched."""
+        await super().start()
+        self._fetcher._records = _Fetched(self._whole, self._at_most)
+
+
+class _Fetched(OrderedDict[Any, Any]):
+    """The fetcher's results by partition; those of batched topics are told to hand over whole batches."""
+
+    def __init__(self, whole: Callable[[str], bool], at_most: int) -> None:
+        super().__init__()
+        self._whole = whole
+        self._at_most = at_most
+
+    def __setitem__(self, tp: Any, result: Any) -> None:
+        if type(result) is FetchResult:
+            # the fetcher asks for the exact type, so the instance is changed
+            take = _take_whole if self._whole(tp.topic) else _take_some
+            result.getall = partial(take, result, self._at_most)
+        super().__setitem__(tp, result)
+
+
+def _take_some(result: FetchResult, at_most: int, max_records: None = None) -> list[Any]:
+    taken: list[Any] = FetchResult.getall(result, at_most)
+    return taken
+
+
+def _take_whole(result: FetchResult, at_most: int, max_records: None = None) -> list[Record]:
+    """What `FetchResult.getall` gives, but raw and in whole record batches: until there are `at_most`, or all."""
+    tp, parsed = result._topic_partition, result._partition_records
+    if not result.check_assignment(tp) or not result.has_more():
+        return []
+    found: list[Record] = []
+    batches = parsed._records
+    while batches.has_next() and len(found) < at_most:
+        batch = batches.next_batch()
+        if parsed._check_crcs and not batch.validate_crc():
+            raise CorruptRecordException(f"Invalid CRC - {tp}")
+        if not batch.is_control_batch:
+            found += _from(parsed.next_fetch_offset, list(batch))
+        parsed.next_fetch_offset = batch.next_offset
+    result._update_position()
+    if not batches.has_next():
+        result._partition_records = None
+    return found
+
+
+def _from(offset: int, records: list[Record]) -> list[Record]:
+    """Without the records before an offset: a fetch begins with the whole batch that holds it."""
+    if records and records[0].offset < offset:
+        return [record for record in records if record.offset >= offset]
+    return records
