@@ -70,7 +70,8 @@ def run_demo(
     if verify and events is None:
         raise MillraceError("--verify needs an end: give --events, e.g. `millrace demo --events 300000 --verify`")
     console = Console(stderr=True)
-    with _ended_by_signals(0 if events is None else 130), _cluster(home, nodes, bootstrap, apart=verify) as (cluster, directory):
+    ended = 0 if events is None else 130  # without an end of its own, Ctrl-C is how it is meant to end
+    with _ended_by_signals(ended), _cluster(home, nodes, bootstrap, apart=verify) as (cluster, directory):
         settings = _settings(cluster, directory, port, apart=verify)
         shop = ShopSettings(seed=seed, currency=settings.currency, topics=topic_names(topics))
         pace = rate if rate is not None else (0.0 if events else 500.0)
