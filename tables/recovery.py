@@ -32,7 +32,7 @@ from streams.errors import MillraceError
 from streams.intake import Intake
 from streams.log import TP, Log, Record
 from tables import progress as progress_records
-from tables.accumulators import stamp_of
+from tables.accumulators import STAMP_SLICE, encode_key
 from tables.cache import Cache
 from tables.flush import flush
 from tables.partition import Feed, Partition
@@ -259,26 +259,19 @@ def _check_named_ends(partitions: Mapping[int, Partition]) -> None:
 def apply_changelog(partition: Partition, feed: Feed, cache: Cache, records: Sequence[Record]) -> None:
     """Take a stretch of a changelog into the store, and remember how far it was read."""
     name = cache.table.name
-    best: dict[bytes, bytes | None] = {}
-    disorder: int | None = None
-    for record in records:
-        key, value = record.key, record.value
-        if key is None:
-            continue
-        known = best.get(key)
-        if value is None or known is None or stamp_of(value) >= stamp_of(known):
-            best[key] = value
-        elif disorder is None:
-            disorder = record.offset
-    stored = partition.store.get_many(name, list(best))
-    puts = [
-        (key, value)
-        for (key, value), old in zip(best.items(), stored, strict=True)
-        if value is not None and (old is None or stamp_of(value) > stamp_of(old))
-    ]
-    pairs = zip(best.values(), stored, strict=True)
-    if any(new and old and stamp_of(new) < stamp_of(old) for new, old in pairs):
-        disorder = records[0].offset
+    best, disorder = _best(records)
+    # A slice newer than any stored has nothing to compare with: most of a restore from nothing is spared the look.
+    first_new = encode_key(cache.newest_stored + 1, "")
+    known = [key for key in best if key < first_new]
+    stored = dict(zip(known, partition.store.get_many(name, known), strict=True))
+    puts = []
+    for key, value in best.items():
+        old = stored.get(key)
+        if value is None or old is None or value[STAMP_SLICE] > old[STAMP_SLICE]:
+            if value is not None:
+                puts.append((key, value))
+        elif value[STAMP_SLICE] < old[STAMP_SLICE]:
+            disorder = records[0].offset
     change = partition.store.change()
     change.put_all(name, puts)
     change.delete_all(name, [key for key, value in best.items() if value is None])
@@ -288,11 +281,31 @@ def apply_changelog(partition: Partition, feed: Feed, cache: Cache, records: Seq
         partition.gaps[name] = (start, records[-1].offset + 1)
         change.gap(name, partition.gaps[name])
     if puts:
-        top = max(stamp_of(value) for _, value in puts)
+        top = max(value[STAMP_SLICE] for _, value in puts)
         feed.highest = max(feed.highest, int.from_bytes(top[4:], "big"))
         cache.stored_up_to(int.from_bytes(max(key for key, _ in puts)[:8], "big"))
     change.meta(f"highest:{feed.tp.topic}", str(feed.highest).encode())
     change.write()
+
+
+def _best(records: Sequence[Record]) -> tuple[dict[bytes, bytes | None], int | None]:
+    """Each key's record with the highest stamp, a tombstone before what came earlier; and where disorder begins.
+
+    Disorder is a key's record with a lower stamp than the one before it. Runs for every record of a restore.
+    """
+    best: dict[bytes, bytes | None] = {}
+    disorder: int | None = None
+    get = best.get
+    for record in records:
+        key, value = record.key, record.value
+        if key is None:
+            continue
+        known = get(key)
+        if known is None or value is None or value[STAMP_SLICE] >= known[STAMP_SLICE]:
+            best[key] = value
+        elif disorder is None:
+            disorder = record.offset
+    return best, disorder
 
 
 async def _begin(partitions: Mapping[int, Partition], log: Log, starts: Mapping[TP, int | None]) -> None:

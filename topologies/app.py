@@ -32,6 +32,9 @@ from topologies.worker_pages import add_pages
 
 logger = logging.getLogger(__name__)
 
+# A member hears of a rebalance with its next heartbeat, and all the others stand still until the last one has.
+HEARTBEAT_S = 0.5
+
 
 def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> BatchApp:
     """Wire a topology into a Faust app. Connects nothing; may be called more than once in a process."""
@@ -51,7 +54,7 @@ def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> 
             "broker_max_poll_records": MAX_POLL_RECORDS,
             "consumer_max_fetch_size": FETCH_BYTES,
             "broker_session_timeout": settings.session_s,
-            "broker_heartbeat_interval": settings.session_s / 5,
+            "broker_heartbeat_interval": min(HEARTBEAT_S, settings.session_s / 5),
             "stream_recovery_delay": 0.0,
             "stream_wait_empty": False,
             "web_port": settings.worker_port,

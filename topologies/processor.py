@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -20,8 +23,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PAUSES_KEPT = 100
 RESTORE_TRIES = 5
 RESTORE_WAIT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Pause:
+    """How long a rebalance held a worker up, in seconds, and by what."""
+
+    flush_s: float  # until what was applied is durable and committed, and the stores are closed
+    group_s: float  # until the group has agreed on who owns what
+    restore_s: float  # until the stores are open and up to date
 
 
 class CommittedBehind(MillraceError):
@@ -39,6 +52,9 @@ class EngineProcessor:
         self._ids: dict[str, str] = {}
         self.engine = Engine(topology.group, state_dir, self.log, topic_ids=lambda: self._ids)
         self.ready = False
+        self.pauses: deque[Pause] = deque(maxlen=PAUSES_KEPT)
+        self._paused_at: float | None = None
+        self._released_at: float | None = None
 
     @property
     def topics(self) -> frozenset[str]:
@@ -63,6 +79,7 @@ class EngineProcessor:
     ) -> dict[TP, int]:
         """Bring the partitions back; a log that does not answer is asked again for a while."""
         self.ready = False
+        started = time.monotonic()
         for left in reversed(range(RESTORE_TRIES)):
             try:
                 positions = await self.engine.restore(numbers, generation, starts)
@@ -82,7 +99,18 @@ class EngineProcessor:
                 {feed.tp.topic: feed.position for feed in restored.partition.feeds.values()},
             )
         self.ready = True
+        self._note_pause(started, time.monotonic())
         return positions
+
+    def _note_pause(self, restoring: float, ready: float) -> None:
+        if self._paused_at is not None and self._released_at is not None:
+            flushed, joined = self._released_at - self._paused_at, restoring - self._released_at
+            self.pauses.append(Pause(round(flushed, 3), round(joined, 3), round(ready - restoring, 3)))
+        self._paused_at = self._released_at = None
+
+    def pausing(self) -> None:
+        """Hear that a rebalance has begun: delivery stands still until partitions are restored."""
+        self._paused_at = time.monotonic()
 
     async def flush(self) -> dict[TP, int]:
         """Make what was applied durable; returns what may be committed."""
@@ -100,6 +128,7 @@ class EngineProcessor:
         """Let all partitions go."""
         self.ready = False
         await self.engine.release()
+        self._released_at = time.monotonic()
 
     def check_committed(self, offsets: Mapping[TP, int | None]) -> None:
         """Refuse to run over an offset reset that moved the group behind or ahead of what the tables contain."""

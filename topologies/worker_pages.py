@@ -1,6 +1,7 @@
 """A worker's own pages, beside Faust's: `/metrics` for Prometheus, `/readyz` once its partitions are restored."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -72,6 +73,10 @@ def add_pages(app: "BatchApp", processor: "EngineProcessor") -> None:
     async def metrics(page: Any, request: Any) -> Any:
         body = generate_latest(registry)
         return page.bytes(body, content_type=CONTENT_TYPE_LATEST.split(";")[0])
+
+    @app.page("/rebalances", name="rebalances")
+    async def rebalances(page: Any, request: Any) -> Any:
+        return page.json({"pauses": [asdict(pause) for pause in processor.pauses]})
 
     @app.page("/readyz", name="readyz")
     async def readyz(page: Any, request: Any) -> Any:

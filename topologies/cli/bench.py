@@ -5,12 +5,12 @@ from typing import Final
 
 import typer
 
-MEASUREMENTS: Final = ("bench.commands.freshness",)
+MEASUREMENTS: Final = ("bench.commands.freshness", "bench.commands.memory", "bench.commands.rebalance", "bench.commands.restore")
 
 
 def register(app: typer.Typer) -> None:
     """Add `bench` to `millrace`."""
-    bench = typer.Typer(help="Measure this machine: throughput, freshness.", no_args_is_help=True)
+    bench = typer.Typer(help="Measure this machine.", no_args_is_help=True)
     bench.callback()(_bench)
     for module in MEASUREMENTS:
         import_module(module).register(bench)
