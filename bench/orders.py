@@ -55,9 +55,7 @@ class Order(NamedTuple):
 
     def value(self) -> bytes:
         """The record's value."""
-        items = [
-            {"productId": p, "category": c, "quantity": q, "price": price} for p, c, q, price in self.lines
-        ]
+        items = [{"productId": p, "category": c, "quantity": q, "price": price} for p, c, q, price in self.lines]
         return orjson.dumps(
             {
                 "eventId": self.event_id,

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from agents.sales import sales_folds
 from streams.events import OrderEvent
 from streams.topics import ORDER_EVENTS
 from tables.aggregates import Sum
@@ -11,21 +10,41 @@ from topologies.sales import sales_topology
 from topologies.settings import Settings
 from topologies.topology import Topology
 
-ProductRow = tuple[str, int, int, int, int, int]
+SumsRow = tuple[str, int, int, int, int, int]
 
 
 def one_table(settings: Settings, group: str, topic: str) -> Topology:
-    """Sales by minute and category: five sums, the minimum that compares with a bare loop."""
-    fold = sales_folds(settings.currency).category
-
-    def category_sums(order: OrderEvent) -> list[ProductRow]:
-        return [row[:6] for row in fold(order)]
-
+    """Sales by minute and category: five sums, the least that compares with a bare loop."""
     sums = {name: Sum() for name in ("placed", "cancelled", "refunded", "orders", "units")}
     topology = Topology(group)
-    orders = replace(ORDER_EVENTS, name=topic).with_partitions(settings.partitions)
+    orders = replace(ORDER_EVENTS, name=topic, partitions=settings.partitions)
     topology.add(orders, Table("sales_by_category", sums, category_sums))
     return topology
+
+
+def category_sums(order: OrderEvent) -> list[SumsRow]:
+    """One row for each distinct category of a placed order; what is taken back is a row for each line."""
+    items = order.items
+    if order.event_type != "order.placed":
+        return _taken_back(order)
+    if len(items) == 1:
+        line = items[0]
+        return [(line.category, line.price * line.quantity, 0, 0, 1, line.quantity)]
+    rows: dict[str, SumsRow] = {}
+    for line in items:
+        category, units = line.category, line.quantity
+        money = line.price * units
+        if category in rows:
+            money += rows[category][1]
+            units += rows[category][5]
+        rows[category] = (category, money, 0, 0, 1, units)
+    return list(rows.values())
+
+
+def _taken_back(order: OrderEvent) -> list[SumsRow]:
+    cancelled, refunded = order.event_type == "order.cancelled", order.event_type == "order.refunded"
+    money = [(line.category, line.price * line.quantity) for line in order.items]
+    return [(category, 0, paid * cancelled, paid * refunded, 0, 0) for category, paid in money]
 
 
 def all_tables(settings: Settings, group: str, topic: str) -> Topology:

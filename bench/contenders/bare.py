@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 from orjson import loads
 
-from bench.measure import Meter, Outcome, Sum
+from bench.measure import Outcome, Sum
 
 Sums = dict[tuple[int, str], int]
 
@@ -20,8 +20,7 @@ def add_up(sums: Sums, values: Iterable[bytes]) -> None:
             sums[minute, line["category"]] += line["price"] * line["quantity"]
 
 
-def outcome(meter: Meter, sums: Sums, positions: Mapping[int, int]) -> Outcome:
-    """Stop the clock and hand the sums over."""
-    stopped = meter.outcome()
+def with_sums(stopped: Outcome, sums: Sums, positions: Mapping[int, int]) -> Outcome:
+    """An outcome with what was added up."""
     found = [Sum(minute, category, revenue) for (minute, category), revenue in sums.items()]
     return msgspec.structs.replace(stopped, positions=dict(positions), sums=found)

@@ -5,7 +5,7 @@ from collections import defaultdict
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from bench.contenders.bare import Sums, add_up, outcome
+from bench.contenders.bare import Sums, add_up, with_sums
 from bench.measure import Meter, Outcome, Task, report, task_given
 
 # As the worker fetches, and as many records as librdkafka's loop takes at once.
@@ -34,10 +34,10 @@ async def _read(consumer: AIOKafkaConsumer, meter: Meter) -> Outcome:
     while True:
         for tp, records in (await consumer.getmany(timeout_ms=1000, max_records=RECORDS)).items():
             meter.before()
-            add_up(sums, (record.value for record in records))
+            add_up(sums, [record.value for record in records])
             positions[tp.partition] = records[-1].offset + 1
             if meter.after(len(records)):
-                return outcome(meter, sums, positions)
+                return with_sums(meter.outcome(), sums, positions)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
 """Ours: the worker as it is started by hand, with default settings, and a count of what its engine applies."""
 
 import asyncio
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from bench.contenders.worker import run_worker
 from bench.measure import Meter, Task, report, task_given
+from bench.stages import Functions, Stages
 from bench.topologies import VARIANTS
 from streams.delivery import BatchApp, Consumer
 from streams.log import TP, Record
 from topologies.app import build_app
+from topologies.processor import EngineProcessor
 from topologies.settings import Settings
 from topologies.topology import Topology
 
@@ -21,7 +21,7 @@ from topologies.topology import Topology
 def settings_for(task: Task) -> Settings:
     """Defaults, but for where things are."""
     return Settings(
-        cluster=task.cluster, home=task.state_dir, state_dir=task.state_dir, partitions=task.partitions
+        cluster=task.cluster, home=Path(task.state_dir), state_dir=Path(task.state_dir), partitions=task.partitions
     )
 
 
@@ -33,8 +33,13 @@ def topology_for(task: Task) -> Topology:
 def build(task: Task) -> BatchApp:
     """The app, which reports once the flush of the task's last record is durable."""
     app = build_app(topology_for(task), settings_for(task))
+    assert isinstance(app.processor, EngineProcessor)
     engine = app.processor.engine
-    meter = Meter(task.warmup, task.total)
+    stages, functions = Stages(), Functions()
+    starts = {"stages": stages.start, "functions": functions.start}
+    meter = Meter(task.warmup, task.total, starts.get(task.profile))
+    if task.profile == "stages":
+        stages.install(engine)
     apply = engine.apply
     ending: list[asyncio.Task[None]] = []
 
@@ -52,9 +57,11 @@ def build(task: Task) -> BatchApp:
         await app.consumer.commit()
         stopped = meter.outcome()
         positions = {tp.partition: at for tp, at in engine.positions().items() if tp.topic == task.topic}
-        report(msgspec.structs.replace(stopped, positions=positions))
+        spent = stages.stop() if task.profile == "stages" else []
+        most = functions.stop() if task.profile == "functions" else []
+        report(msgspec.structs.replace(stopped, positions=positions, stages=spent, functions=most))
 
-    engine.apply = counted
+    engine.apply = counted  # type: ignore[method-assign]  # the one place that every batch goes through
     return app
 
 

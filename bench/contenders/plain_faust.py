@@ -12,7 +12,7 @@ MINUTE_S = 60.0
 KEPT_S = 2 * 86_400.0
 
 
-class Line(faust.Record):  # type: ignore[misc]  # Faust's records are untyped
+class Line(faust.Record):
     """One line of an order."""
 
     category: str
@@ -20,7 +20,7 @@ class Line(faust.Record):  # type: ignore[misc]  # Faust's records are untyped
     price: int
 
 
-class Order(faust.Record):  # type: ignore[misc]  # Faust's records are untyped
+class Order(faust.Record):
     """An order, as far as the agent needs it."""
 
     orderId: int
@@ -33,7 +33,7 @@ def build(task: Task) -> faust.App:
         task.group,
         broker=f"kafka://{task.bootstrap}",
         store="rocksdb://",
-        datadir=str(task.state_dir),
+        datadir=task.state_dir,
         topic_partitions=task.partitions,
         topic_replication_factor=1,
         web_enabled=False,
@@ -59,10 +59,7 @@ def build(task: Task) -> faust.App:
 
 def _sums(sales: Any) -> list[Sum]:
     # a category has one value in each partition's store
-    return [
-        Sum(round(window[0] * 1000), category, revenue)
-        for (category, window), revenue in sales.table.items()
-    ]
+    return [Sum(round(window[0] * 1000), category, revenue) for (category, window), revenue in sales.table.items()]
 
 
 if __name__ == "__main__":

@@ -7,5 +7,5 @@ import faust
 
 def run_worker(app: faust.App) -> None:
     """Run until a signal ends it."""
-    sys.argv = [sys.argv[0], "worker", "--loglevel", "warning", "--without-web"]
+    sys.argv = [sys.argv[0], "worker", "--loglevel", "warn", "--without-web"]
     app.main()

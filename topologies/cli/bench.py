@@ -5,7 +5,13 @@ from typing import Final
 
 import typer
 
-MEASUREMENTS: Final = ("bench.commands.freshness", "bench.commands.memory", "bench.commands.rebalance", "bench.commands.restore")
+MEASUREMENTS: Final = (
+    "bench.commands.freshness",
+    "bench.commands.memory",
+    "bench.commands.rebalance",
+    "bench.commands.restore",
+    "bench.commands.throughput",
+)
 
 
 def register(app: typer.Typer) -> None:
