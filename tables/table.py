@@ -98,6 +98,12 @@ class Group:
         topics = [source.topic.name for source in self.sources]
         if len(set(topics)) != len(topics):
             raise ValueError(f"group {self.name!r}: a topic is one source, with all its tables")
+        counts = {source.topic.name: source.topic.partitions for source in self.sources}
+        if len(set(counts.values())) > 1:
+            # Partition n of every source is kept in one store, which one worker opens; Faust's assignor gives it to
+            # one worker only among topics of equally many partitions.
+            told = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise ValueError(f"group {self.name!r}: its topics must have equally many partitions, not {told}")
 
     @property
     def tables(self) -> tuple[Table, ...]:
