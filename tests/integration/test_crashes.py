@@ -11,6 +11,8 @@ from fleet import SESSION_S, Fleet, Shop, assert_exact, new_prefix, read_all, wa
 from streams.cluster import Cluster
 from streams.events import OrderEvent
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(180)
 def test_five_kills_in_one_run_one_with_its_state_deleted_change_no_cell(kafka: Cluster, tmp_path: Path) -> None:

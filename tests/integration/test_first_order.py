@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-import pytest
 from own import Running, headers_of, running
 
 from streams.cluster import Cluster
@@ -15,7 +14,6 @@ BROKEN = b'{"orderId":'
 SHOWS_WITHIN_S = 5.0
 
 
-@pytest.mark.slow
 def test_the_bare_short_form_shows_in_the_sales_and_a_broken_one_in_the_dead_letters(
     kafka: Cluster, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
 from own import Running, headers_of, running
 
 from streams.cluster import Cluster
@@ -11,7 +10,6 @@ from streams.cluster import Cluster
 CLICKS = [("/", 1, 1_000), ("/", 2, 2_000), ("/cart", 1, 3_000), ("/", 1, 12_000)]
 
 
-@pytest.mark.slow
 def test_a_topology_of_ones_own_runs_whole_without_further_code(kafka: Cluster, tmp_path: Path) -> None:
     with running(kafka, tmp_path, "clicks:topology") as clicks:
         send_clicks(clicks)
