@@ -84,26 +84,30 @@ class Fleet:
             shutil.rmtree(store)
 
     def wait_ready(self) -> None:
-        """Wait until the workers together own every partition, each exactly once. Raises MillraceError."""
+        """Wait until every worker has joined and together they own every partition, each exactly once.
+
+        Raises MillraceError.
+        """
         if not _within(self._all_owned, READY_S):
             raise MillraceError(f"the partitions are not all owned after {READY_S:g} s: {self._owned()}")
 
     def _all_owned(self) -> bool:
-        owned = [n for numbers in self._owned().values() for n in numbers]
-        return sorted(owned) == list(range(self.settings.partitions))
+        found = self._owned().values()
+        owned = [n for numbers in found for n in numbers or ()]
+        return None not in found and sorted(owned) == list(range(self.settings.partitions))
 
-    def _owned(self) -> dict[int, list[int]]:
+    def _owned(self) -> dict[int, list[int] | None]:
         return {slot: owned_by(self.ports[slot]) for slot in self.workers}
 
 
-def owned_by(port: int) -> list[int]:
-    """The partitions of the worker at a port; none while it does not answer or is not ready."""
+def owned_by(port: int) -> list[int] | None:
+    """The partitions of the worker at a port; None while it does not answer or is not ready."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1) as response:
             found: list[int] = orjson.loads(response.read())["partitions"]
             return found
     except (urllib.error.URLError, OSError, ValueError):
-        return []
+        return None
 
 
 def _within(holds: Callable[[], bool], limit_s: float) -> bool:
