@@ -175,8 +175,8 @@ class Change:
         except Exception as error:
             text = str(error).splitlines()[0]
             raise StoreFailed(
-                f"local state cannot be written ({text}): see that the disk has room and is writable, then start again; "
-                "nothing is lost"
+                f"local state cannot be written ({text}): see that the disk has room and is writable, then start "
+                "again; nothing is lost"
             ) from error
 
 

@@ -308,7 +308,7 @@ def read_all(cluster: Cluster, topic: str, partitions: int) -> dict[int, list[Re
                 assert error.code() == confluent_kafka.KafkaError._PARTITION_EOF, error
                 ended.add(number)
                 continue
-            headers = [(k, v or b"") for k, v in message.headers() or []]
+            headers: list[tuple[str, bytes]] = list(message.headers() or [])  # type: ignore[arg-type]
             found[number].append(
                 MemoryRecord(message.offset() or 0, message.timestamp()[1], message.key(), message.value(), headers)
             )

@@ -39,7 +39,8 @@ def test_a_console_order_is_in_the_table_within_two_seconds_and_half_of_one_in_t
         wait_until(lambda: placed(shop) == 50_007, "both orders in the table", 20)
         took = time.monotonic() - began
         letters = wait_until(
-            lambda: [r for rs in read_all(kafka, f"{shop.orders}.dead-letters", 4).values() for r in rs], "a dead letter"
+            lambda: [r for rs in read_all(kafka, f"{shop.orders}.dead-letters", 4).values() for r in rs],
+            "a dead letter",
         )
         assert worker.owns() == {0, 1, 2, 3}
     print(f"in the changelog after {took:.2f} s")
@@ -151,5 +152,3 @@ def test_a_worker_outlives_its_broker_and_changes_no_cell(
         assert_exact(shop)
         assert worker.end() == 0
         assert "Traceback" not in worker.text(), worker.text()[-5000:]
-
-
