@@ -10,10 +10,10 @@ then one state for each aggregate of its `RowSpec`.
 - key: slice start in ms as u64, then the key in UTF-8. Keys sort by slice, then by key.
 - value: version (u8, 1), epoch (u32), stamp (i64), first offset (i64), events (u32), then in msgpack the list
   of the dumped states. Bytes [1:13] compare as (epoch, stamp). An integer beyond 64 bits, which msgpack has
-  not, is its extension type 1: two's complement.
+  not, is its extension type 1: two's complement. A list shorter than the row was written before aggregates were
+  appended to it (tables.layout): those are empty.
 """
 
-import hashlib
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ import msgspec
 
 from streams.errors import MillraceError
 from tables.aggregates import Aggregate
+from tables.layout import VERSION, Layout, fingerprint, layout_of
 from tables.row_source import compile_row
 
 Cell = list[Any]
@@ -42,8 +43,8 @@ Apply = Callable[
 
 STAMP, FIRST, EVENTS, DIRTY, STATES = range(5)
 
-VERSION = 1
 STAMP_SLICE = slice(1, 13)
+OFFSET_SLICE = slice(5, 13)
 _HEADER = struct.Struct(">BIqqI")
 _WINDOW = struct.Struct(">Q")
 _WIDE_INT = 1
@@ -93,6 +94,7 @@ class RowSpec:
     """
 
     aggregates: Mapping[str, Aggregate[Any]]
+    layout: Layout = field(init=False)
     fingerprint: str = field(init=False)
     apply: Apply = field(init=False, repr=False, compare=False)
     apply_checked: Apply = field(init=False, repr=False, compare=False)
@@ -106,8 +108,8 @@ class RowSpec:
             raise ValueError("a row needs at least one aggregate")
         put = object.__setattr__
         put(self, "aggregates", MappingProxyType(dict(self.aggregates)))
-        layout = "\n".join(f"{name}: {a.describe()}" for name, a in self.aggregates.items())
-        put(self, "fingerprint", hashlib.sha256(f"{VERSION}\n{layout}".encode()).hexdigest()[:12])
+        put(self, "layout", layout_of(self.aggregates))
+        put(self, "fingerprint", fingerprint(self.layout))
         code = compile_row(list(self.aggregates.values()), f"{self.fingerprint} {', '.join(self.aggregates)}")
         for name in ("apply", "apply_checked", "new_cell"):
             put(self, name, code[name])
@@ -124,14 +126,35 @@ class RowSpec:
             return header + _pack(_widened(states))
 
     def decode(self, raw: bytes) -> tuple[int, Cell]:
-        """The epoch and the cell, clean. Raises UnknownFormat for bytes of another version or row."""
+        """The epoch and the cell, clean. Raises UnknownFormat for bytes of another version or row.
+
+        Of a cell from before aggregates were appended, those are empty. One with more aggregates than these is
+        refused: written again it would lose them.
+        """
+        return self._decode(raw, longer=False)
+
+    def read(self, raw: bytes) -> Cell:
+        """The cell for one who only reads: aggregates that a newer program has appended are left out."""
+        return self._decode(raw, longer=True)[1]
+
+    def _decode(self, raw: bytes, *, longer: bool) -> tuple[int, Cell]:
         try:
             version, epoch, stamp, first, events = _HEADER.unpack_from(raw)
             if version == VERSION:
-                return epoch, self._loaded(stamp, first, events, _unpack(raw[_HEADER.size :]))
+                states = _unpack(raw[_HEADER.size :])
+                if len(states) != len(self.layout):
+                    states = self._fitted(states, longer=longer)
+                return epoch, self._loaded(stamp, first, events, states)
         except (struct.error, msgspec.DecodeError, ValueError, TypeError) as error:
             raise UnknownFormat(f"{self._cannot_read(raw)}: {error}") from error
         raise UnknownFormat(f"{self._cannot_read(raw)}: version {version}, this program reads {VERSION}")
+
+    def _fitted(self, states: list[Any], *, longer: bool) -> list[Any]:
+        width = len(self.layout)
+        if not states or (len(states) > width and not longer):
+            raise ValueError(f"{len(states)} aggregates, this program knows {width}; was it written by a newer one?")
+        empty: list[Any] = _unpack(_pack(self._dumped(self.new_cell())))
+        return states[:width] + empty[len(states) :]
 
     def merge(self, cells: Sequence[Cell]) -> list[Any]:
         """One state for each aggregate, of all events of these cells.

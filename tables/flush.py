@@ -140,6 +140,7 @@ def _progress(partition: Partition, feed: Feed) -> Progress:
         since=feed.since,
         schemas={cache.table.name: cache.table.row.fingerprint for cache in feed.caches},
         marks=dict(feed.marks),
+        layouts={cache.table.name: cache.table.row.layout for cache in feed.caches},
     )
 
 
@@ -285,7 +286,7 @@ def _write_seen(change: Change, feed: Feed, progress: Progress, drained: bytes) 
 def _finish(partition: Partition, pending: Pending, seconds: float) -> None:
     for progress in pending.progress:
         feed = partition.feeds[progress.topic]
-        feed.durable = progress
+        feed.durable, feed.grown = progress, False
         feed.counters.flushes += 1
         feed.counters.flush_s += seconds
     for table in pending.tables:

@@ -59,7 +59,8 @@ class Counters:
 class Feed:
     """One source of the partition: where it stands, and its tables' caches.
 
-    `seen_kept` names the store's stretches of event ids with the newest event time (ms) in each.
+    `seen_kept` names the store's stretches of event ids with the newest event time (ms) in each. `grown`: a table's
+    row has more aggregates than what was written, which the next flush says before anything is applied.
     """
 
     source: Source
@@ -78,11 +79,14 @@ class Feed:
     careful_until: int = -1
     marks: dict[str, int] = field(default_factory=dict)
     seen_kept: dict[str, int] = field(default_factory=dict)
+    grown: bool = False
 
     @property
     def changed(self) -> bool:
         """Whether there is something that the last flush did not have."""
-        return self.position is not None and (self.durable is None or self.position != self.durable.position)
+        if self.position is None:
+            return False
+        return self.grown or self.durable is None or self.position != self.durable.position
 
 
 @dataclass
@@ -201,8 +205,6 @@ class Partition:
             to = TP(topic.late.name, partition)
             feed.side += [(to, late_entry(feed.tp, record)) for record in batch.late]
             feed.counters.late += len(batch.late)
-
-
 
 
 def _raise_marks(marks: dict[str, int], found: Iterable[tuple[str, int] | None]) -> None:

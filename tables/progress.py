@@ -16,6 +16,7 @@ from collections.abc import Iterable
 import msgspec
 
 from streams.log import Entry, Record
+from tables.layout import Layout
 
 
 class Progress(msgspec.Struct, frozen=True, rename="camel"):
@@ -23,8 +24,9 @@ class Progress(msgspec.Struct, frozen=True, rename="camel"):
 
     `position` is the next source offset to apply; `committed` the last position known to be committed when this was
     written, so that an operator's reset behind it can be told from a crash before a commit; `ends` each changelog's
-    end offset; `since` the position that each table started at (0: complete history); `schemas` its row
-    fingerprint; `read_back` where to re-read from to know recent event ids again; `marks` what the second stage
+    end offset; `since` the position that each table started at (0: complete history), and `table.aggregate`
+    appended to it later; `schemas` its row's fingerprint, `layouts` the row itself (tables.layout; missing in old
+    records); `read_back` where to re-read from to know recent event ids again; `marks` what the second stage
     knows of its own sources.
     """
 
@@ -41,6 +43,7 @@ class Progress(msgspec.Struct, frozen=True, rename="camel"):
     since: dict[str, int] = {}
     schemas: dict[str, str] = {}
     marks: dict[str, int] = {}
+    layouts: dict[str, Layout] = {}
 
     @property
     def order(self) -> tuple[int, int]:

@@ -11,6 +11,9 @@ Store layout: a column family a table, key = changelog key + source partition u1
 Meta: `next:<topic>:<partition>` the offset to read on from, `progress:<topic>:<partition>` the source's
 newest progress that counts, `announced:...` the newest one read, `topic-id:<topic>` whose copy this is.
 Offsets are part of the same WriteBatch as the data, so a restart reads exactly the tail.
+
+*Other aggregates* (tables.layout). Tables that grew at their end are read on in place, by a server with the former
+row too. A copy of what else the tables were once begins anew; what is written otherwise now is refused.
 """
 
 from collections import defaultdict, deque
@@ -22,6 +25,7 @@ from streams.intake import NO_WATERMARK
 from streams.log import TP, Record
 from tables import progress as progress_records
 from tables.accumulators import decode_key, encode_key, stamp_of
+from tables.layout import Fit, fit, kept, refusal
 from tables.progress import Progress
 from tables.reading import Reading, merge_cells, newest_by_key
 from tables.rollup import Partials, Results, Rollup
@@ -57,8 +61,29 @@ class ReadModel:
         for source in self.group.sources:
             for tp in partitions_of(source):
                 self._load_progress(tp)
+        written = [*self.progress.values(), *(p for waiting in self._announced.values() for p in waiting)]
+        if not all(self._fits(progress) for progress in written):
+            self.reset()  # a copy of what these tables were once
+            return
         for number in range(self.group.progress.partitions):
             self._settle(number)
+
+    def _fits(self, progress: Progress) -> bool:
+        return all(self._fit(name, progress) is not Fit.OTHER for name in progress.schemas)
+
+    def _fit(self, name: str, progress: Progress) -> Fit:
+        table = self.tables.get(name)
+        if table is None:
+            return Fit.SAME  # nobody's to read here
+        now = table.row.layout
+        return fit(now, kept(now, progress.schemas[name], progress.layouts.get(name)))
+
+    def _check_fit(self, progress: Progress) -> None:
+        for name in progress.schemas:
+            if self._fit(name, progress) is Fit.OTHER:
+                now = self.tables[name].row.layout
+                layout = kept(now, progress.schemas[name], progress.layouts.get(name))
+                raise refusal(name, self.group.name, now, layout)
 
     def _rollup(self, table: Table) -> Rollup:
         partials = Partials(partial(self._values_of_slice, table), partial(self._values_of_key, table))
@@ -108,7 +133,8 @@ class ReadModel:
     def apply(self, tp: TP, records: Sequence[Record]) -> Changed:
         """Take consecutive records of a changelog or of the progress topic.
 
-        Returns what changed: (table, slice start, key).
+        Returns what changed: (table, slice start, key). Raises StateUnfit where the tables are written with
+        aggregates that these are not the beginning of, nor the other way round.
         """
         if not records:
             return set()
@@ -146,6 +172,7 @@ class ReadModel:
             if record.value is None:
                 continue
             progress = progress_records.decode(record.value)
+            self._check_fit(progress)
             tp = TP(progress.topic, progress.partition)
             waiting = self._announced[tp]
             newest = waiting[-1] if waiting else self.progress.get(tp)
@@ -240,7 +267,7 @@ class ReadModel:
         """The merged result of one slice and key, and the partials it comes from; None if there is none."""
         declared = self.tables[table]
         found = self._values_of_key(declared, start, key)
-        cells = {partition: declared.row.decode(raw)[1] for partition, raw in found.items()}
+        cells = {partition: declared.row.read(raw) for partition, raw in found.items()}
         return merge_cells(declared, cells) if cells else None
 
     def results(self, table: str, window: Window) -> dict[str, Results]:

@@ -60,5 +60,5 @@ def read_cells(table: Table, changelog: Mapping[int, Sequence[Record]]) -> dict[
     cells: dict[tuple[int, str], dict[int, Cell]] = {}
     for partition, records in changelog.items():
         for key, raw in newest_by_key(records).items():
-            cells.setdefault(decode_key(key), {})[partition] = table.row.decode(raw)[1]
+            cells.setdefault(decode_key(key), {})[partition] = table.row.read(raw)
     return {key: merge_cells(table, by_partition) for key, by_partition in sorted(cells.items())}

@@ -15,8 +15,9 @@ a progress is written after its changelog records are acknowledged, so every end
   tombstones: were they ignored, a put that nobody has dropped yet would stay in the changelog for ever.
 - A source without progress is pinned to its start at once, before anything is applied: without a position a first
   batch that was lost on the way could not be missed. So a changelog that has records always has a progress.
-- The local store only spares reading: it is wiped when it does not fit (deleted topic, other table layout), and
-  everything is read from the changelogs.
+- A table whose row has grown by aggregates at its end says so at once, too, with an epoch above all former ones
+  (tables.layout); any other change of a row is refused.
+- The local store only spares reading: where it is missing, everything is read from the changelogs.
 """
 
 import asyncio
@@ -28,13 +29,13 @@ from pathlib import Path
 
 from streams.codecs import decoder
 from streams.dedupe import Seen
-from streams.errors import MillraceError
 from streams.intake import Intake
 from streams.log import TP, Log, Record
 from tables import progress as progress_records
-from tables.accumulators import STAMP_SLICE, encode_key
+from tables.accumulators import OFFSET_SLICE, STAMP_SLICE, encode_key
 from tables.cache import Cache
 from tables.flush import flush
+from tables.layout import Fit, StateUnfit, fit, kept, refusal
 from tables.partition import Feed, Partition
 from tables.points import reached
 from tables.progress import Progress
@@ -43,10 +44,6 @@ from tables.table import Group, Source, Table
 
 LOCK_WAIT_S = 2.0
 LOCK_POLL_S = 0.05
-
-
-class StateUnfit(MillraceError):
-    """What is kept does not fit the source or the table any more; the text says the way out."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +97,7 @@ async def restore(
     return [Restored(partitions[n], counts[n], seconds, stores[n][1]) for n in numbers]
 
 
-async def _open(
-    group: Group, number: int, directory: Path, suffix: str, deadline: float
-) -> tuple[Store, bool]:
+async def _open(group: Group, number: int, directory: Path, suffix: str, deadline: float) -> tuple[Store, bool]:
     tables = [table.name for table in group.tables if table in _of_partition(group, number)]
     path = directory / group.name / str(number)
     private = path.with_name(f"{number}.{suffix}")
@@ -151,8 +146,12 @@ def _assemble(
     for source in group.sources:
         if number < source.topic.partitions:
             name = source.topic.name
-            feeds[name] = _feed(source, number, store, _newer(store, name, progress.get(name)), topic_ids.get(name, ""))
+            written = _newer(store, name, progress.get(name))
+            grown = _check_fit(group, source, written, topic_ids.get(name, "")) if written is not None else []
+            feeds[name] = _feed(source, number, store, written, grown)
     epoch = max([feed.durable.epoch for feed in feeds.values() if feed.durable] or [0])
+    if any(feed.grown for feed in feeds.values()):
+        epoch += 1  # cells of the former row, however far ahead, lose against those of this one
     names = [cache.table.name for feed in feeds.values() for cache in feed.caches]
     ends = {name: store.next_offset(name) for name in names}
     gaps = {name: gap for name in names if (gap := store.gap(name)) is not None}
@@ -167,9 +166,7 @@ def _newer(store: Store, topic: str, written: Progress | None) -> Progress | Non
     return written or local
 
 
-def _feed(source: Source, number: int, store: Store, progress: Progress | None, topic_id: str) -> Feed:
-    if progress is not None:
-        _check_fit(source, progress, topic_id)
+def _feed(source: Source, number: int, store: Store, progress: Progress | None, grown: Sequence[str]) -> Feed:
     seen = Seen(round(source.topic.dedupe_s * 1000)) if source.topic.dedupe_s else None
     assert source.topic.value is not None or source.decode is not None
     decode = source.decode or decoder(source.topic.value)  # type: ignore[arg-type]  # one of them is there
@@ -183,23 +180,30 @@ def _feed(source: Source, number: int, store: Store, progress: Progress | None, 
     start = 0 if progress is None else progress.position
     known = {} if progress is None else progress.since
     feed.since = {table.name: known.get(table.name, start) for table in source.tables}
+    feed.since |= {name: at for name, at in known.items() if "." in name and name.partition(".")[0] in feed.since}
+    feed.since |= dict.fromkeys(grown, start)
+    feed.grown = bool(grown)
     return feed
 
 
-def _check_fit(source: Source, progress: Progress, topic_id: str) -> None:
+def _check_fit(group: Group, source: Source, progress: Progress, topic_id: str) -> list[str]:
+    """Which aggregates were appended since the progress was written, as `table.aggregate`. Raises `StateUnfit`."""
     name = source.topic.name
     if topic_id and progress.topic_id and topic_id != progress.topic_id:
         raise StateUnfit(
             f"topic {name} was deleted and made anew since its tables were written: their offsets mean nothing now; "
             "replay the group from earliest, or give it another name"
         )
+    grown: list[str] = []
     for table in source.tables:
-        written = progress.schemas.get(table.name, table.row.fingerprint)
-        if written != table.row.fingerprint:
-            raise StateUnfit(
-                f"table {table.name} was written with other aggregates ({written}, now {table.row.fingerprint}): "
-                "replay the group from earliest, or give the table another name"
-            )
+        if table.name not in progress.schemas:
+            continue
+        now = table.row.layout
+        written = kept(now, progress.schemas[table.name], progress.layouts.get(table.name))
+        if written is None or fit(now, written) in (Fit.OLDER, Fit.OTHER):
+            raise refusal(table.name, group.name, now, written)
+        grown += [f"{table.name}.{aggregate}" for aggregate, _ in now[len(written) :]]
+    return grown
 
 
 async def _check_sources(partitions: Mapping[int, Partition], log: Log) -> None:
@@ -281,8 +285,9 @@ def apply_changelog(partition: Partition, feed: Feed, cache: Cache, records: Seq
         partition.gaps[name] = (start, records[-1].offset + 1)
         change.gap(name, partition.gaps[name])
     if puts:
-        top = max(value[STAMP_SLICE] for _, value in puts)
-        feed.highest = max(feed.highest, int.from_bytes(top[4:], "big"))
+        # Of all epochs: a zombie's cell of an older one may be the furthest.
+        top = max(value[OFFSET_SLICE] for _, value in puts)
+        feed.highest = max(feed.highest, int.from_bytes(top, "big"))
         cache.stored_up_to(int.from_bytes(max(key for key, _ in puts)[:8], "big"))
     change.meta(f"highest:{feed.tp.topic}", str(feed.highest).encode())
     change.write()
@@ -320,7 +325,8 @@ async def _begin(partitions: Mapping[int, Partition], log: Log, starts: Mapping[
         start = starts.get(feed.tp)
         feed.position = first[feed.tp] if start is None else start
         feed.since = {cache.table.name: feed.position for cache in feed.caches}
-    for partition in {p.number: p for p, _ in new}.values():
+    grown = [p for p in partitions.values() if any(feed.grown for feed in p.feeds.values())]
+    for partition in {p.number: p for p in [*(p for p, _ in new), *grown]}.values():
         await flush(partition)
 
 

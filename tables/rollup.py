@@ -202,8 +202,8 @@ class Rollup:
         block.key_bytes = max(part.key_bytes for part in parts)
 
     def _merged(self, values: Mapping[int, bytes]) -> States | None:
-        decode = self._row.decode
-        return self._row.merge([decode(raw)[1] for raw in values.values()]) if values else None
+        read = self._row.read
+        return self._row.merge([read(raw) for raw in values.values()]) if values else None
 
     def _merge(self, lists: Sequence[States]) -> States:
         if len(lists) == 1:

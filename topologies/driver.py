@@ -232,8 +232,12 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
 
 async def in_turn(*coroutines: Coroutine[Any, Any, Any]) -> None:
     """Run one after the other, so that a test that tears a flush always tears the same one."""
-    for coroutine in coroutines:
-        await coroutine
+    try:
+        for coroutine in coroutines:
+            await coroutine
+    finally:
+        for coroutine in coroutines:
+            coroutine.close()
 
 
 def _key(raw: bytes) -> Any:

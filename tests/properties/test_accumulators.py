@@ -49,9 +49,7 @@ ROWS = st.tuples(
     AMOUNTS,
 )
 Event = tuple[int, list[tuple[Any, ...]]]
-EVENTS_OF = st.lists(
-    st.tuples(st.sampled_from([0, 60_000, 120_000]), st.lists(ROWS, max_size=3)), max_size=30
-)
+EVENTS_OF = st.lists(st.tuples(st.sampled_from([0, 60_000, 120_000]), st.lists(ROWS, max_size=3)), max_size=30)
 
 
 class Memory:
@@ -89,9 +87,7 @@ def naive(events: list[Event]) -> Memory:
             cell[EVENTS] += cell[STAMP] != offset
             cell[STAMP] = offset
             cell[FIRST] = offset if cell[FIRST] == -1 else cell[FIRST]
-            for i, (aggregate, value) in enumerate(
-                zip(SPEC.aggregates.values(), values, strict=True), STATES
-            ):
+            for i, (aggregate, value) in enumerate(zip(SPEC.aggregates.values(), values, strict=True), STATES):
                 cell[i] = aggregate.add(cell[i], value)
     return memory
 
@@ -203,9 +199,7 @@ def test_keys_sort_by_slice_then_key(a: tuple[int, str], b: tuple[int, str]) -> 
 @given(events=EVENTS_OF, shares=st.lists(st.integers(0, 2), min_size=30, max_size=30))
 def test_merged_partials_equal_one_accumulator(events: list[Event], shares: list[int]) -> None:
     one_window = [(0, rows) for _, rows in events]
-    partials = [
-        applied([e for e, s in zip(one_window, shares, strict=False) if s == share]) for share in range(3)
-    ]
+    partials = [applied([e for e, s in zip(one_window, shares, strict=False) if s == share]) for share in range(3)]
     for key, cell in applied(one_window).windows.get(0, {}).items():
         cells = [found for p in partials if (found := p.windows.get(0, {}).get(key)) is not None]
         before = [SPEC.encode(found, 0) for found in cells]
@@ -232,15 +226,37 @@ def test_the_fingerprint_changes_with_names_order_and_parameters_only() -> None:
     [
         b"",
         b"\x01short",
-        RowSpec({"a": Sum()}).encode([1, 1, 1, False, 1], 0),
+        RowSpec({f"a{i}": Sum() for i in range(9)}).encode([1, 1, 1, False, *range(9)], 0),
         b"\x02" + SPEC.encode(SPEC.new_cell(), 0)[1:],
         SPEC.encode(SPEC.new_cell(), 0)[:-1],
     ],
-    ids=["empty", "short", "another row", "a newer version", "cut"],
+    ids=["empty", "short", "a longer row", "a newer version", "cut"],
 )
 def test_bytes_of_another_kind_are_refused_in_one_line(raw: bytes) -> None:
     with pytest.raises(UnknownFormat, match="bytes are no value of the row placed"):
         SPEC.decode(raw)
+
+
+GROWN = RowSpec({**SPEC.aggregates, "refunds": Sum(), "buyers": Distinct(7)})
+
+
+@given(events=EVENTS_OF)
+def test_a_cell_from_before_aggregates_were_appended_reads_as_if_they_were_empty(events: list[Event]) -> None:
+    for raw in applied(events).bytes().values():
+        epoch, cell = GROWN.decode(raw)
+        before = SPEC.decode(raw)[1]
+        assert SPEC.encode(cell[: STATES + len(SPEC.layout)], epoch) == raw
+        assert GROWN.results(cell[STATES:]) == {**SPEC.results(before[STATES:]), "refunds": 0, "buyers": 0}
+
+
+@given(events=EVENTS_OF)
+def test_who_only_reads_leaves_out_aggregates_that_it_does_not_know(events: list[Event]) -> None:
+    for raw in applied(events).bytes().values():
+        epoch, cell = GROWN.decode(raw)
+        longer = GROWN.encode(cell, epoch)
+        assert SPEC.encode(SPEC.read(longer), epoch) == raw
+        with pytest.raises(UnknownFormat, match="newer"):
+            SPEC.decode(longer)
 
 
 def test_a_row_of_the_wrong_width_touches_no_cell() -> None:
