@@ -22,6 +22,7 @@ import asyncio
 import logging
 import os
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
@@ -38,6 +39,7 @@ from faust.types import TP as FaustTP
 from faust.types.tuples import ConsumerMessage, Message
 from mode import Service
 
+from streams.calm_logs import calm_logs
 from streams.cluster import Cluster
 from streams.errors import MillraceError
 from streams.fetching import WholeBatchConsumer
@@ -51,6 +53,8 @@ MAX_POLL_RECORDS = 5_000
 # gigabytes.
 QUEUED_BATCHES = 4
 FETCH_BYTES = 1 << 20
+# The last flush and the farewell to the group take half a second; without a broker each of them waits for a minute.
+END_S = 10.0
 
 
 class Processor(Protocol):
@@ -405,6 +409,7 @@ class BatchApp(faust.App):
 
         First, since Faust's own clients say with a traceback that no broker answers.
         """
+        calm_logs()
         try:
             if self.prepare is not None:
                 self.prepare()
@@ -412,6 +417,24 @@ class BatchApp(faust.App):
         except (MillraceError, LogError) as error:
             self.fail(error)
         await super().on_first_start()
+
+    async def stop(self) -> None:
+        """End in good order; without a broker that answers, end all the same after a while."""
+        giving_up = threading.Timer(END_S, self._give_up)
+        giving_up.daemon = True
+        giving_up.start()
+        try:
+            await super().stop()
+        finally:
+            giving_up.cancel()
+
+    def _give_up(self) -> NoReturn:
+        self.fail(
+            MillraceError(
+                f"Kafka does not answer, so this worker ends without a last flush after {END_S:g} s: what is not "
+                "flushed is applied after the next start"
+            )
+        )
 
     def fail(self, error: Exception) -> NoReturn:
         """End the process with one line that says why.

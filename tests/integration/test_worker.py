@@ -152,3 +152,27 @@ def test_a_worker_outlives_its_broker_and_changes_no_cell(
         assert_exact(shop)
         assert worker.end() == 0
         assert "Traceback" not in worker.text(), worker.text()[-5000:]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_worker_that_is_ended_without_its_broker_ends_and_what_it_had_not_flushed_is_not_lost(
+    kafka_broker: Broker, kafka: Cluster, tmp_path: Path
+) -> None:
+    shop = Shop(kafka, new_prefix("farewell"))
+    with Fleet(kafka, tmp_path, shop.settings.prefix) as fleet:
+        worker = fleet.start("w0")
+        shop.send(3_000)
+        kafka_broker.kill(1)
+        try:
+            assert worker.end(limit_s=20) == 1
+        finally:
+            kafka_broker.start_node(1)
+        text = worker.text()
+        assert "Traceback" not in text
+        assert next(line for line in text.splitlines() if line.startswith("error: ")).startswith(
+            "error: Kafka does not"
+        )
+        fleet.start("w0")
+        wait_applied(shop)
+        assert_exact(shop)
