@@ -74,7 +74,9 @@ class KafkaLog:
             # Not idempotent: a retry that appends twice is harmless (same stamps, noticed as a foreign record), while
             # an idempotent producer that lost count of itself refuses every send until the process ends.
             enable_idempotence=False,
-            compression_type="lz4",
+            # aiokafka sets LZ4 to its slow level 9: 0.5 microseconds an event with all sales tables, zstd takes 0.07
+            # and makes less of it (both with a flush each 20,000 events)
+            compression_type="zstd",
             max_batch_size=BATCH_BYTES,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
             **self._config,
