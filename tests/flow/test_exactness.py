@@ -8,7 +8,7 @@ from shop import SALES, SECOND, amounts, by_user, sell, shop
 
 from streams.log import TP, Entry
 from tables.accumulators import encode_key
-from tables.recovery import StateUnfit
+from tables.layout import StateUnfit
 from topologies.driver import Driver
 
 CHANGELOG = "shop-takings-changelog"

@@ -11,6 +11,7 @@ import test_exactness
 
 from streams.log import Record
 from tables import flush, reading, recovery
+from tables.horizon import horizon as horizon_of
 from tables.partition import Feed, Partition
 from tables.row_source import compile_row
 from tables.store import Store
@@ -51,14 +52,13 @@ def records_before_the_progress_not_skipped(patch: pytest.MonkeyPatch) -> None:
 
 def expired_one_flush_early(patch: pytest.MonkeyPatch) -> None:
     """A slice is dropped by the flush that closes it, before a progress covers its end."""
-    horizon = flush.horizon
 
     def early(feed: Feed, table: Table) -> int:
         durable = feed.durable
         if durable is None:
-            return horizon(feed, table)
+            return horizon_of(feed, table)
         now = replace(feed, durable=msgspec.structs.replace(durable, watermark=feed.intake.watermark))
-        return horizon(now, table)
+        return horizon_of(now, table)
 
     patch.setattr(flush, "horizon", early)
 
