@@ -101,7 +101,9 @@ def take(partition: Partition) -> Pending:
         if feed.changed:
             progress.append(_progress(partition, feed))
         side.append((feed, out))
-    seen = {f.tp.topic: f.intake.seen.drain() for f in partition.feeds.values() if f.intake.seen is not None}
+    # Ids go with their feed's progress: one that does not move keeps those that it has read again from the source.
+    moved = (feed for feed in partition.feeds.values() if feed.changed)
+    seen = {feed.tp.topic: feed.intake.seen.drain() for feed in moved if feed.intake.seen is not None}
     return Pending(tables, progress, side, derived, seen)
 
 

@@ -145,3 +145,27 @@ def test_a_restore_that_a_revoke_overtakes_holds_nothing() -> None:
         assert engine.partitions == {}
         driver.worker.assign([0, 1], 4)  # and its stores are free again
         assert [r.private for r in engine.restored] == [False, False]
+
+
+def test_ids_read_again_after_a_restore_outlive_a_flush_of_the_second_stage_alone() -> None:
+    with Driver(shop()) as driver:
+        first = driver.worker
+        sell(driver, 1, 1, event_id="a")
+        driver.flush()
+        second = driver.add_worker("w1")
+        second.assign([0, 1], generation=1)
+        for at, event_id in ((2, "b"), (200, "c")):
+            sell(driver, 1, at, event_id=event_id)
+        second.deliver_records(SALES_0, driver.log.records(SALES_0, 1))
+        second.flush()  # hands a closed window to the second stage, which has not read it
+        second.crash()
+        first.assign([0, 1], generation=2)  # knows "a" by itself, and "b" and "c" from the source
+        first.deliver()
+        first.flush()
+        sell(driver, 1, 201, event_id="d")
+        driver.flush()
+        first.crash()
+        first.assign([0, 1], generation=3)
+        sell(driver, 1, 202, event_id="c")
+        driver.flush()
+        assert amounts(driver) == {0: 2, 180: 2}
