@@ -24,7 +24,8 @@ APPLY = "apply to cells"
 ENCODE = "flush: encode"
 APPEND = "flush: append"
 STORE = "flush: RocksDB"
-REST = "Faust, event loop, sending"
+REST = "Faust, event loop, sending, freeing memory"
+THREADS = "other threads: fetch, decompress, parse"
 
 
 class Stages:
@@ -53,13 +54,12 @@ class Stages:
         self._before, self._threads = dict(self._spent), _thread_times()
 
     def stop(self) -> list[Stage]:
-        """What was spent since the start, by stage; then what else the main thread did, then other threads."""
+        """What was spent since the start, by stage; then what else the main thread did, then the other threads."""
         threads = {name: cpu - self._threads.get(name, 0.0) for name, cpu in _thread_times().items()}
         stages = [Stage(name, cpu - self._before[name]) for name, cpu in self._spent.items()]
         main = threads.pop(threading.main_thread().name)
         stages.append(Stage(REST, main - sum(stage.cpu_s for stage in stages)))
-        stages += [Stage(f"thread {name}", cpu) for name, cpu in threads.items() if cpu >= 0.001]
-        return stages
+        return [*stages, Stage(THREADS, sum(threads.values()))]
 
     def _timed(self, stage: str, run: Callable[..., Any]) -> Callable[..., Any]:
         spent, clock = self._spent, time.thread_time

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as Grid
+from rich.text import Text
 
 from bench.freshness import own_cluster
 from bench.measure import Outcome
@@ -122,11 +123,17 @@ def _us(cpu_s: float, outcome: Outcome) -> float:
 
 
 def _profile_grid(found: dict[str, Any]) -> Grid:
-    grid = Grid("contender", "stage, or function (raised by the profiler)", "CPU us an event")
+    grid = Grid("", "CPU us an event", "share")
     for name, parts in found.items():
-        if name != "exact":
-            for what in ("stages_us", "functions_us"):
-                for part, cost in parts[what].items():
-                    grid.add_row(NAMES[name], part, f"{cost:.2f}")
-                grid.add_section()
+        if name == "exact":
+            continue
+        for title, costs in (
+            ("by stage", parts["stages_us"]),
+            ("by function, under the profiler", parts["functions_us"]),
+        ):
+            grid.add_row(f"[bold]{NAMES[name]}, {title}", "", "")
+            whole = sum(costs.values())
+            for part, cost in costs.items():
+                grid.add_row(Text(f"  {part}"), f"{cost:.2f}", f"{cost / whole:.1%}")
+            grid.add_section()
     return grid
