@@ -3,10 +3,13 @@
 Every decision is a function of the partition's records up to it and of nothing else (no wall clock, no batch
 bounds), so that a replay from earliest, batches of another size or a restart in between decide alike:
 
+0. A replay of a dead letter that is not put aside here, or was taken back before (`streams.put_aside`), is a
+   *duplicate*; else it is decided as follows.
 1. A value that does not decode, an event time that cannot be read or lies before 1970, or one more than
    `max_ahead_ms` beyond its record's own Kafka timestamp, is *dead*: it moves nothing. (One event from the year 2999
    would otherwise make every other event late.)
-2. An eventId seen before (`streams.dedupe`) is a *duplicate*: dropped, counted, moves nothing.
+2. An eventId seen before (`streams.dedupe`) is a *duplicate*: dropped, counted, moves nothing. Not so a replay whose
+   original no fold could take: it was that original which was seen.
 3. An event is *late* if its slice ended and the grace ran out before it: `slice end + grace <= watermark`, with the
    watermark (the highest event time so far) as it was before the event.
 4. Everything else is applied, and the watermark is raised to its event time.
@@ -15,15 +18,19 @@ Whole batches almost always take the short way: list comprehensions and set oper
 batch is dead, duplicate or late, at a third of the cost of asking for each event.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from streams.codecs import Undecodable
+from streams.dead_letters import is_past_fold
 from streams.dedupe import Seen, id_hashes
 from streams.log import Record
+from streams.put_aside import PutAside
 
 NO_WATERMARK = -1
+NO_REPLAYS: Mapping[int, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -91,11 +98,17 @@ class Intake:
     rules: EventTime
     seen: Seen | None = None
     watermark: int = NO_WATERMARK
+    aside: PutAside = field(default_factory=PutAside)
 
-    def take(self, records: Sequence[Record]) -> Batch:
-        """Decide on consecutive records and move on."""
+    def take(self, records: Sequence[Record], replays: Mapping[int, int] = NO_REPLAYS) -> Batch:
+        """Decide on consecutive records and move on; `replays` has the originals' offsets of those that are such.
+
+        What a fold cannot take is put aside by the caller: no replay of it may be among the same records.
+        """
         before = self.watermark
-        batch = self._take_whole(records) or self._take_each(records)
+        batch = None if replays else self._take_whole(records)
+        if batch is None:
+            batch = self._take_each(records, replays)
         if self.seen is not None and self.watermark > before:
             self.seen.advance(self.watermark, records[0].offset)
         return batch
@@ -124,21 +137,26 @@ class Intake:
         slice_ms = self.rules.slice_ms
         return Batch(list(records), [r.offset for r in records], [at - at % slice_ms for at in ats], events)
 
-    def _take_each(self, records: Sequence[Record]) -> Batch:
+    def _take_each(self, records: Sequence[Record], replays: Mapping[int, int]) -> Batch:
         batch = Batch([], [], [], [])
         for record in records:
+            original = replays.get(record.offset)
+            if original is not None and not self.aside.take_back(original, record.offset):
+                batch.duplicates += 1
+                continue
             try:
-                self._take_one(record, batch)
+                self._take_one(record, batch, again=original is not None and is_past_fold(record))
             except Undecodable as error:
                 batch.dead.append((record, str(error)))
+                self.aside.add(record.offset)
         return batch
 
-    def _take_one(self, record: Record, batch: Batch) -> None:
+    def _take_one(self, record: Record, batch: Batch, again: bool) -> None:
         event = self.decode(record.value)
         at = self._time(event, record)
         if self.seen is not None and event.event_id is not None:
             (known,) = id_hashes([event.event_id])
-            duplicate = self.seen.is_duplicate(known, self.watermark)
+            duplicate = self.seen.is_duplicate(known, self.watermark) and not again
             self.seen.remember(known, at)
             if duplicate:
                 batch.duplicates += 1

@@ -26,6 +26,7 @@ from itertools import chain
 import msgspec
 
 from streams.log import TP, Entry, Span
+from tables import put_aside
 from tables.accumulators import DIRTY, STAMP, decode_key, encode_key, stamp_of
 from tables.cache import Cache, Taken
 from tables.finals import derived_records
@@ -62,6 +63,7 @@ class Pending:
     side: list[tuple[Feed, list[tuple[TP, Entry]]]]
     derived: list[tuple[TP, Entry]]
     seen: dict[str, bytes]
+    aside: list[tuple[Feed, put_aside.Taken]]
 
 
 async def flush(partition: Partition) -> bool:
@@ -90,7 +92,7 @@ async def flush(partition: Partition) -> bool:
 
 def take(partition: Partition) -> Pending:
     """Encode what is dirty and note what it stands for, in one uninterrupted step."""
-    tables, progress, side, derived = [], [], [], []
+    tables, progress, side, derived, aside = [], [], [], [], []
     for feed in partition.feeds.values():
         if feed.position is None:
             continue
@@ -100,11 +102,12 @@ def take(partition: Partition) -> Pending:
             tables.append(_take_table(partition, feed, cache))
         if feed.changed:
             progress.append(_progress(partition, feed))
+            aside.append((feed, put_aside.take(feed.intake.aside, feed.put_aside, feed.position)))
         side.append((feed, out))
     # Ids go with their feed's progress: one that does not move keeps those that it has read again from the source.
     moved = (feed for feed in partition.feeds.values() if feed.changed)
     seen = {feed.tp.topic: feed.intake.seen.drain() for feed in moved if feed.intake.seen is not None}
-    return Pending(tables, progress, side, derived, seen)
+    return Pending(tables, progress, side, derived, seen, aside)
 
 
 def _take_table(partition: Partition, feed: Feed, cache: Cache) -> TableFlush:
@@ -142,6 +145,8 @@ def _progress(partition: Partition, feed: Feed) -> Progress:
         since=feed.since,
         schemas={cache.table.name: cache.table.row.fingerprint for cache in feed.caches},
         marks=dict(feed.marks),
+        poison_run=feed.poison_run,
+        poison_from=feed.poison_from,
         layouts={cache.table.name: cache.table.row.layout for cache in feed.caches},
     )
 
@@ -155,6 +160,9 @@ async def _append(partition: Partition, pending: Pending) -> None:
             appends[table.tp] = entries
     for tp, entry in chain(pending.derived, *(out for _, out in pending.side)):
         appends.setdefault(tp, []).append(entry)
+    aside = [entry for _, taken in pending.aside for entry in taken.entries]
+    if aside:
+        appends[TP(partition.group.put_aside.name, partition.number)] = aside
     spans = await partition.log.append(appends) if appends else {}
     for table in pending.tables:
         known = partition.gaps.get(table.cache.table.name)
@@ -291,6 +299,8 @@ def _finish(partition: Partition, pending: Pending, seconds: float) -> None:
         feed.durable, feed.grown = progress, False
         feed.counters.flushes += 1
         feed.counters.flush_s += seconds
+    for feed, taken in pending.aside:
+        put_aside.finish(feed.put_aside, taken)
     for table in pending.tables:
         cache, name = table.cache, table.cache.table.name
         partition.ends[name] = table.end
@@ -311,3 +321,5 @@ def _give_back(pending: Pending) -> None:
         feed.side = out + feed.side
         if feed.intake.seen is not None:
             feed.intake.seen.undrain(pending.seen.get(feed.tp.topic, b""))
+    for feed, aside in pending.aside:
+        feed.intake.aside.undrain(aside.chunks)

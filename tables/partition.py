@@ -7,16 +7,17 @@ accumulators that a torn flush left ahead of it are protected by their stamps.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from streams.dead_letters import dead_letter, late_entry
+from streams.dead_letters import Stage, dead_letter, late_entry, replays
 from streams.errors import MillraceError
 from streams.intake import Batch, Intake
 from streams.log import TP, Entry, Log, Record
 from tables.cache import Cache
 from tables.folding import Poison, Rows, fold_all, fold_one
 from tables.progress import Progress
+from tables.put_aside import Kept
 from tables.store import Store
 from tables.table import Group, Source, Table
 
@@ -76,10 +77,16 @@ class Feed:
     counters: Counters = field(default_factory=Counters)
     doubted: tuple[int, int] | None = None
     poison_run: int = 0
+    poison_from: int = -1
     careful_until: int = -1
     marks: dict[str, int] = field(default_factory=dict)
     seen_kept: dict[str, int] = field(default_factory=dict)
     grown: bool = False
+    put_aside: Kept = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with nothing kept of what was put aside."""
+        self.put_aside = Kept(self.tp)
 
     @property
     def changed(self) -> bool:
@@ -121,13 +128,14 @@ class Partition:
         """
         feed = self.feeds[topic]
         records = self._new_records(feed, records, base)
-        for start in range(0, len(records), CHUNK):
-            self._apply_chunk(feed, records[start : start + CHUNK])
+        originals = replays(feed.tp, records)
+        for chunk in _chunks(records, originals):
+            self._apply_chunk(feed, chunk, originals)
         return len(records)
 
-    def _apply_chunk(self, feed: Feed, records: Sequence[Record]) -> None:
+    def _apply_chunk(self, feed: Feed, records: Sequence[Record], originals: Mapping[int, int]) -> None:
         try:
-            batch = feed.intake.take(records)
+            batch = feed.intake.take(records, originals)
             self._apply_batch(feed, batch)
         except BaseException:
             self.broken = True  # accumulators may be torn: only a restore from what is durable may follow
@@ -157,9 +165,12 @@ class Partition:
         tables = [cache.table for cache in feed.caches]
         careful = bool(batch.offsets) and batch.offsets[0] <= feed.careful_until
         columns = None if careful else fold_all(tables, batch.events)
+        self._set_aside(feed, batch.dead, "intake")
         if columns is None:
             columns = self._fold_each(feed, tables, batch)
-        self._set_aside(feed, batch)
+        elif batch.offsets:
+            feed.poison_run = 0
+        self._set_late_aside(feed, batch)
         if not batch.offsets:
             return
         checked = batch.offsets[0] <= feed.highest
@@ -174,37 +185,62 @@ class Partition:
     def _fold_each(self, feed: Feed, tables: list[Table], batch: Batch) -> list[list[Rows]]:
         """Fold event by event; what no fold can take becomes a dead letter, everything else stays."""
         good: list[int] = []
+        poisoned: list[tuple[Record, str]] = []
         folded: list[list[Rows]] = []
         for i, event in enumerate(batch.events):
             try:
                 folded.append(fold_one(tables, event))
             except Poison as poison:
-                batch.dead.append((batch.records[i], str(poison)))
+                poisoned.append((batch.records[i], str(poison)))
+                feed.intake.aside.add(batch.offsets[i])
                 self._count_poison(feed, batch.offsets[i], poison)
                 continue
             good.append(i)
             feed.poison_run = 0
         batch.keep(good)
+        self._set_aside(feed, poisoned, "fold")
         return [[rows[t] for rows in folded] for t in range(len(tables))]
 
     def _count_poison(self, feed: Feed, offset: int, poison: Poison) -> None:
         feed.poison_run += 1
+        if feed.poison_run == 1:
+            feed.poison_from = offset
         if feed.poison_run > POISON_LIMIT:
             raise TooMuchPoison(
                 f"{POISON_LIMIT} events of {feed.tp.topic}[{feed.tp.partition}] in a row failed, the last at offset "
-                f"{offset}: {poison}; none of them was skipped: mend the cause and start again"
+                f"{offset}: {poison}; {_skipped(feed)}: mend the cause and start again"
             )
 
-    def _set_aside(self, feed: Feed, batch: Batch) -> None:
-        topic, partition = feed.source.topic, feed.tp.partition
-        if batch.dead:
-            to = TP(topic.dead_letters.name, partition)
-            feed.side += [(to, dead_letter(feed.tp, record, reason)) for record, reason in batch.dead]
-            feed.counters.dead += len(batch.dead)
-        if batch.late:
-            to = TP(topic.late.name, partition)
-            feed.side += [(to, late_entry(feed.tp, record)) for record in batch.late]
-            feed.counters.late += len(batch.late)
+    def _set_aside(self, feed: Feed, dead: list[tuple[Record, str]], stage: Stage) -> None:
+        to = TP(feed.source.topic.dead_letters.name, feed.tp.partition)
+        feed.side += [(to, dead_letter(feed.tp, record, reason, stage)) for record, reason in dead]
+        feed.counters.dead += len(dead)
+
+    def _set_late_aside(self, feed: Feed, batch: Batch) -> None:
+        to = TP(feed.source.topic.late.name, feed.tp.partition)
+        feed.side += [(to, late_entry(feed.tp, record)) for record in batch.late]
+        feed.counters.late += len(batch.late)
+
+
+def _skipped(feed: Feed) -> str:
+    done = feed.durable.position if feed.durable is not None else -1
+    if feed.poison_from >= done:
+        return "none of them was skipped"
+    return (
+        f"those from {feed.poison_from} up to {done - 1} lie in {feed.source.topic.dead_letters.name} to be replayed, "
+        "none after them was skipped"
+    )
+
+
+def _chunks(records: Sequence[Record], originals: Mapping[int, int]) -> Iterator[Sequence[Record]]:
+    """Cut a batch so that no replay is in one chunk with its original: it may turn out there that no fold takes it."""
+    start = 0
+    for i, record in enumerate(records) if originals else ():
+        if i > start and (i - start == CHUNK or originals.get(record.offset, -1) >= records[start].offset):
+            yield records[start:i]
+            start = i
+    for i in range(start, len(records), CHUNK):
+        yield records[i : i + CHUNK]
 
 
 def _raise_marks(marks: dict[str, int], found: Iterable[tuple[str, int] | None]) -> None:

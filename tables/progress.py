@@ -27,7 +27,8 @@ class Progress(msgspec.Struct, frozen=True, rename="camel"):
     end offset; `since` the position that each table started at (0: complete history), and `table.aggregate`
     appended to it later; `schemas` its row's fingerprint, `layouts` the row itself (tables.layout; missing in old
     records); `read_back` where to re-read from to know recent event ids again; `marks` what the second stage
-    knows of its own sources.
+    knows of its own sources; `poison_run` how many events in a row, up to the position, no fold could take, and
+    `poison_from` the first of them: a worker that stopped for it goes on counting when it is started again.
     """
 
     topic: str
@@ -44,6 +45,8 @@ class Progress(msgspec.Struct, frozen=True, rename="camel"):
     schemas: dict[str, str] = {}
     marks: dict[str, int] = {}
     layouts: dict[str, Layout] = {}
+    poison_run: int = 0
+    poison_from: int = -1
 
     @property
     def order(self) -> tuple[int, int]:

@@ -32,6 +32,7 @@ from streams.dedupe import Seen
 from streams.intake import Intake
 from streams.log import TP, Log, Record
 from tables import progress as progress_records
+from tables import put_aside
 from tables.accumulators import OFFSET_SLICE, STAMP_SLICE, encode_key
 from tables.cache import Cache
 from tables.flush import flush
@@ -88,6 +89,7 @@ async def restore(
         await _check_sources(partitions, log)
         counts = await _read_changelogs(partitions, log, on_records)
         await _relearn(partitions, log)
+        await _load_put_aside(group, partitions, log)
         await _begin(partitions, log, starts or {})
     except BaseException:
         for store, _ in stores.values():
@@ -177,6 +179,7 @@ def _feed(source: Source, number: int, store: Store, progress: Progress | None, 
     if progress is not None:
         feed.durable, feed.position, feed.committed = progress, progress.position, progress.committed
         feed.marks, intake.watermark = dict(progress.marks), progress.watermark
+        feed.poison_run, feed.poison_from = progress.poison_run, progress.poison_from
     start = 0 if progress is None else progress.position
     known = {} if progress is None else progress.since
     feed.since = {table.name: known.get(table.name, start) for table in source.tables}
@@ -347,6 +350,12 @@ async def _relearn(partitions: Mapping[int, Partition], log: Log) -> None:
     spans = {tp: (max(start, starts[tp]), end) for tp, (start, end) in spans.items()}
     async for tp, records in log.read(spans):
         feeds[tp].intake.relearn(records)
+
+
+async def _load_put_aside(group: Group, partitions: Mapping[int, Partition], log: Log) -> None:
+    feeds = [feed for partition in partitions.values() for feed in partition.feeds.values()]
+    sources = {feed.tp: (feed.intake.aside, feed.put_aside, feed.position or 0) for feed in feeds}
+    await put_aside.load(group, sources, log)
 
 
 def _load_seen(store: Store, feed: Feed) -> int | None:

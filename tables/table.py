@@ -7,7 +7,7 @@ are known before any accumulator is touched.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -144,9 +144,14 @@ class Group:
             cleanup="compact",
         )
 
+    @property
+    def put_aside(self) -> Topic:
+        """The topic that says, for each source partition, which records lie among the dead letters."""
+        return replace(self.progress, name=f"{self.name}-put-aside", key="topic, partition, chunk (tables.put_aside)")
+
     def topics(self) -> list[Topic]:
         """Every topic that this group reads or writes."""
-        found = [self.progress]
+        found = [self.progress, self.put_aside]
         found += [table.finals for table in self.tables if table.finals is not None]
         for source in self.sources:
             found += [source.topic, source.topic.dead_letters, source.topic.late]
