@@ -320,6 +320,12 @@ def wait_applied(shop: Shop, limit_s: float = 90.0) -> None:
     """Return once the group has committed everything of every source, second stages included."""
 
     def done() -> bool:
+        try:
+            return all_applied()
+        except confluent_kafka.KafkaException:
+            return False  # a broker that has just come back does not know its groups yet
+
+    def all_applied() -> bool:
         for source in shop.group.sources:
             name, partitions = source.topic.name, source.topic.partitions
             end, at = ends(shop.cluster, name, partitions), committed(shop.cluster, shop.group.name, name, partitions)
