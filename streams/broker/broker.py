@@ -3,7 +3,7 @@
 import fcntl
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -80,13 +80,12 @@ class Broker:
         found = state.load(self._state_path)
         nodes = found.nodes if found else ()
         cluster = self.cluster()
-        data = self.directory.rglob("*") if self.directory.exists() else iter(())
         return BrokerStatus(
             kafka=jars.KAFKA_VERSION,
             directory=self.directory,
             bootstrap=cluster.bootstrap if cluster else None,
             nodes=tuple(self._node_status(node) for node in nodes),
-            data_bytes=sum(path.lstat().st_blocks * 512 for path in data),
+            data_bytes=_size_bytes(self.directory),
         )
 
     def up(self, report: jars.Report | None = None) -> Cluster:
@@ -222,3 +221,12 @@ class Broker:
         except BaseException:
             process.stop(one for node, one in self._processes(started).items() if node in fresh)
             raise
+
+
+def _size_bytes(directory: Path) -> int:
+    """What a directory takes on disk; a broker that runs makes and removes files meanwhile."""
+    total = 0
+    for path in directory.rglob("*") if directory.exists() else ():
+        with suppress(FileNotFoundError):
+            total += path.lstat().st_blocks * 512
+    return total
