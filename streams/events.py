@@ -16,7 +16,12 @@ from msgspec import Meta, Struct
 
 from streams.codecs import Undecodable
 
-Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | str
+# Names become keys of tables and topics: a name of a megabyte would make a changelog record that no broker takes.
+NAME_CHARS = 256
+Name = Annotated[str, Meta(max_length=NAME_CHARS)]
+# An empty id would make every event but the first a duplicate.
+EventId = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS)]
+Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Name
 # 2**53: the largest range that JavaScript and every other JSON reader keeps exact.
 Minor = Annotated[int, Meta(ge=0, lt=2**53)]
 Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -34,7 +39,7 @@ class OrderLine(Struct, frozen=True, gc=False, rename="camel"):
     """One product of an order: `quantity` pieces at `price` minor units each."""
 
     product_id: Id
-    category: str = UNKNOWN
+    category: Name = UNKNOWN
     quantity: Quantity = 1
     price: Minor = 0
 
@@ -49,10 +54,10 @@ class OrderEvent(Struct, frozen=True, gc=False, rename="camel"):
     order_id: Id
     user_id: Id
     amount: Minor
-    event_id: str | None = None
+    event_id: EventId | None = None
     event_type: OrderEventType = "order.placed"
-    currency: str | None = None
-    region: str = UNKNOWN
+    currency: Name | None = None
+    region: Name = UNKNOWN
     occurred_at: EpochMs | datetime | None = None
     items: tuple[OrderLine, ...] = ()
 
@@ -62,10 +67,10 @@ class UserActivity(Struct, frozen=True, gc=False, rename="camel"):
 
     event_type: ActivityType
     user_id: Id
-    event_id: str | None = None
+    event_id: EventId | None = None
     session_id: Id | None = None
     product_id: Id | None = None
-    category: str | None = None
+    category: Name | None = None
     query: str | None = None
     occurred_at: EpochMs | datetime | None = None
 
@@ -77,8 +82,8 @@ class PaymentNotification(Struct, frozen=True, gc=False, rename="camel"):
     order_id: Id
     user_id: Id
     amount: Minor
-    event_id: str | None = None
-    method: str | None = None
+    event_id: EventId | None = None
+    method: Name | None = None
     occurred_at: EpochMs | datetime | None = None
 
 

@@ -75,8 +75,9 @@ class Topic:
         return {"cleanup.policy": self.cleanup, "retention.ms": str(retention_ms), **self.config}
 
     def _beside(self, suffix: str) -> "Topic":
-        # a record as large as a source topic takes must fit with its reason and origin beside it
-        config = {"max.message.bytes": str(2 << 20)}
+        # a record as large as a source topic takes must fit with its reason and origin beside it, also one that was
+        # packed better than ours are: streams.dead_letters cuts what is longer
+        config = {"max.message.bytes": str(20 << 20)}
         return Topic(f"{self.name}.{suffix}", key=self.key, partitions=self.partitions, config=config)
 
 

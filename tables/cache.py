@@ -42,9 +42,10 @@ class Cache:
         return cell
 
     def _stored(self, window: int, key: str) -> Cell | None:
+        name = encode_key(window, key)  # also where nothing is stored: what no flush could write must not get in
         if window > self.newest_stored:
             return None
-        raw = self.store.get(self.table.name, encode_key(window, key))
+        raw = self.store.get(self.table.name, name)
         return self.table.row.decode(raw)[1] if raw is not None else None
 
     def peek(self, window: int, key: str) -> Cell | None:
