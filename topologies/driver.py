@@ -14,6 +14,7 @@ What it simulates: delivery in batches of any size, partitions by key hash, flus
 brokers that lose acknowledged records, retention by time, the network. Those need a real cluster.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Coroutine, Iterable, Mapping
@@ -28,9 +29,13 @@ from streams.errors import MillraceError
 from streams.log import TP, Entry
 from streams.memory_log import MemoryLog, MemoryRecord
 from streams.partitioners import key_hash
+from tables.digest import Digest, digest_model, read_up
 from tables.engine import Engine
 from tables.partition import Gap
+from tables.read_model import ReadModel
 from tables.reading import Reading, read_cells
+from tables.store import wipe
+from tables.table import Group
 from topologies.topology import Topology
 
 T = TypeVar("T")
@@ -119,13 +124,15 @@ class Worker:
 class Driver:
     """One or more workers of a topology over a log in memory. Times are ms since the epoch."""
 
-    def __init__(self, topology: Topology, *, batch: int = 500, start_ms: int = 0) -> None:
-        """Start one worker that owns every partition."""
+    def __init__(
+        self, topology: Topology, *, batch: int = 500, start_ms: int = 0, log: MemoryLog | None = None
+    ) -> None:
+        """Start one worker that owns every partition; over another driver's `log`, as a second group beside it."""
         self.topology = topology
-        self.log = MemoryLog(now_ms=start_ms)
+        self.log = MemoryLog(now_ms=start_ms) if log is None else log
         self.batch = batch
         self.now_s = 0.0
-        self._root = Path(tempfile.mkdtemp(prefix="millrace-driver-"))
+        self._root = Path(tempfile.mkdtemp(prefix="millrace-driver-", dir=memory_directory()))
         self._topics = {topic.name: topic for topic in topology.topics()}
         self.worker = self.add_worker("w0")
         self.worker.assign(range(self.partitions))
@@ -191,6 +198,16 @@ class Driver:
         records = {p: self.log.records(TP(topic.name, p)) for p in range(topic.partitions)}
         return read_cells(declared, records)
 
+    def digest(self, table: str) -> Digest:
+        """The hash of what the table's closed windows say (tables.digest)."""
+        model = ReadModel(Group(self.topology.name, tuple(self.topology.sources.values())), self._root / "digest")
+        try:
+            run(read_up(model, self.log))
+            return digest_model(model, table)
+        finally:
+            model.close()
+            wipe(model.directory)
+
     def records(self, topic: str) -> list[MemoryRecord]:
         """All records of a topic (late events, dead letters, derived topics), partition after partition."""
         partitions = self.log.topics().get(topic, [])
@@ -252,3 +269,9 @@ def _to_bytes(value: Any) -> bytes | None:
 
 
 __all__ = ["Driver", "Worker"]
+
+
+def memory_directory() -> Path | None:
+    """Where files are in memory, if the system has such a place: a store's syncs to disk are most of a test's time."""
+    place = Path("/dev/shm")
+    return place if place.is_dir() and os.access(place, os.W_OK) else None

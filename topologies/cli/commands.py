@@ -32,8 +32,10 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("simulate", "topologies.cli.simulate", "Send what a seeded shop's customers do, with exact answers."),
     Command("send", "topologies.cli.send", "Send records of your own into a topic."),
     Command("read", "topologies.cli.read", "Print what is in a topic, dead letters with their reasons."),
+    Command("dead-letters", "topologies.cli.dead_letters", "What could not be applied: list, mend, send back."),
     Command("worker", "topologies.cli.worker", "Run a worker: consume, keep the tables, emit derived topics."),
     Command("views", "topologies.cli.views", "Answer for the tables over HTTP, from a local copy of them."),
+    Command("digest", "topologies.cli.digest", "Hash what each table's closed windows say, to compare two runs."),
     Command("bench", "topologies.cli.bench", "Measure this machine: throughput, and how old an answer is."),
     Command("chaos", "topologies.cli.chaos", "Try to make the tables wrong: seeded faults, and every cell compared."),
 )
