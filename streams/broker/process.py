@@ -92,7 +92,9 @@ def running(node: Node, properties: Path) -> psutil.Process | None:
         return None
     try:
         process = psutil.Process(node.pid)
-        ours = abs(process.create_time() - node.started) < 2 and str(properties) in process.cmdline()
+        command = process.cmdline()
+        # Java's launcher executes itself anew as it starts, and for that moment a process has no command line.
+        ours = abs(process.create_time() - node.started) < 2 and (not command or str(properties) in command)
         return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
         return None
