@@ -16,6 +16,7 @@ names = st.text(st.characters(exclude_characters="\x1f", exclude_categories=["Cs
 ids = st.integers(-(2**63), 2**63 - 1) | names
 minor = st.integers(0, 2**53 - 1)
 maybe_names = st.none() | names
+event_ids = st.none() | names.filter(bool)
 epoch_ms = st.integers(0, 2**53 - 1)
 datetimes = st.datetimes(datetime(1970, 1, 2), datetime(9999, 12, 30), timezones=st.sampled_from([None, UTC]))
 times = st.none() | epoch_ms | datetimes
@@ -25,15 +26,15 @@ orders = st.builds(
     ids,
     ids,
     minor,
-    maybe_names,
+    event_ids,
     st.sampled_from(["order.placed", "order.paid", "order.cancelled", "order.refunded"]),
     maybe_names,
     names,
     times,
     st.lists(lines, max_size=4).map(tuple),
 )
-activity = st.builds(UserActivity, st.just("cart.added"), ids, maybe_names, ids, ids, maybe_names, maybe_names, times)
-payments = st.builds(PaymentNotification, st.just("payment.failed"), ids, ids, minor, maybe_names, maybe_names, times)
+activity = st.builds(UserActivity, st.just("cart.added"), ids, event_ids, ids, ids, maybe_names, maybe_names, times)
+payments = st.builds(PaymentNotification, st.just("payment.failed"), ids, ids, minor, event_ids, maybe_names, times)
 
 decoders = {kind: decoder(kind) for kind in (OrderEvent, UserActivity, PaymentNotification)}
 
