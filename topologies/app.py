@@ -60,6 +60,12 @@ def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> 
             "web_port": settings.worker_port,
             "web_bind": "127.0.0.1",
             "web_host": "127.0.0.1",
+            # Of Faust's own pages none: they tell about tables that are not there, routes and monitors.
+            "web_router_enabled": False,
+            "web_tables_enabled": False,
+            "web_stats_enabled": False,
+            "web_graph_enabled": False,
+            "web_metrics_enabled": False,
             **faust_settings,
         },
     )

@@ -9,7 +9,7 @@ embedded broker that runs.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -19,6 +19,7 @@ from streams.errors import MillraceError
 
 PREFIX: Final = "MILLRACE_"
 LEGAL_PREFIX: Final = re.compile(r"[a-zA-Z0-9._-]{0,60}")
+LEGAL_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{8,1000}")  # what a header carries as it is (RFC 6750)
 SECURITY: Final = {
     "MILLRACE_SECURITY_PROTOCOL": "security.protocol",
     "MILLRACE_SASL_MECHANISM": "sasl.mechanism",
@@ -39,6 +40,7 @@ class Settings:
     worker's own, which brings it back into its group at once after a crash (None: the first free one of the
     state directory); one that comes back within ``session_s`` keeps its partitions, one that stays away longer loses
     them to the others. ``prefix`` goes before the names of groups and topics, so that several shops share a cluster.
+    ``read_token`` and ``ops_token`` are what view servers ask for (topologies.views.guard).
     """
 
     cluster: Cluster
@@ -56,6 +58,8 @@ class Settings:
     prefix: str = ""
     views_port: int = 8090
     worker_port: int = 6066
+    read_token: str | None = field(default=None, repr=False)
+    ops_token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Check every bound, so that nobody else has to."""
@@ -65,11 +69,12 @@ class Settings:
         _require(self.max_ahead_s >= 0, "max_ahead_s must not be negative")
         _require(0 < self.flush_s <= 10, "flush_s must be above 0 and at most 10")
         _require(self.session_s >= 1, "session_s must be at least 1")
-        _require(
-            self.retention_s >= self.slice_s + self.grace_s, "retention_s must cover slice_s and grace_s"
-        )
+        _require(self.retention_s >= self.slice_s + self.grace_s, "retention_s must cover slice_s and grace_s")
         _require(bool(self.currency) and "\x1f" not in self.currency, "currency must be a code like KRW")
         _require(bool(LEGAL_PREFIX.fullmatch(self.prefix)), "prefix must be letters, digits, '.', '_' and '-'")
+        for token in filter(None, (self.read_token, self.ops_token)):
+            _require(bool(LEGAL_TOKEN.fullmatch(token)), "tokens must be 8 to 1,000 letters, digits and -._~+/=")
+        _require(self.read_token is None or self.read_token != self.ops_token, "ops_token must not be the read_token")
         for port in (self.views_port, self.worker_port):
             _require(0 <= port < 65536, f"port {port} is not one")
 
@@ -112,10 +117,10 @@ def find_cluster(environment: Mapping[str, str], home: Path, bootstrap: str | No
 
 def _scalars(environment: Mapping[str, str]) -> dict[str, Any]:
     read = {}
-    for field in fields(Settings):
-        text = environment.get(PREFIX + field.name.upper())
-        if text and field.name not in ("cluster", "home", "state_dir"):
-            read[field.name] = _read(field.name, text, type(field.default))
+    for declared in fields(Settings):
+        text = environment.get(PREFIX + declared.name.upper())
+        if text and declared.name not in ("cluster", "home", "state_dir"):
+            read[declared.name] = _read(declared.name, text, type(declared.default))
     return read
 
 

@@ -80,7 +80,7 @@ def run_once(
         ledger = Ledger(settings.partitions, currency=settings.currency)
         shop = ShopSettings(seed=seed, topics=(ORDER_EVENTS.name,), duplicates=0.01, late_sessions=0.01)
         plan = plan_run(shop, now_ms=time.time_ns() // 1_000_000, rate=rate, speed=20.0)
-        client = Client(f"http://127.0.0.1:{settings.views_port}")
+        client = Client(f"http://127.0.0.1:{settings.views_port}", settings.read_token)
         demo = Demo(settings, children, client, plan, ledger)
         stack.callback(demo.end)
         fleet = _start(settings, children, broker, demo)

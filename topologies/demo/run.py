@@ -172,7 +172,8 @@ def demo(settings: Settings, plan: Plan, directory: Path, ledger: Ledger | None,
     }
     with ExitStack() as stack:
         children = stack.enter_context(Children(directory / "logs", environment))
-        running = Demo(settings, children, Client(f"http://127.0.0.1:{settings.views_port}"), plan, ledger)
+        client = Client(f"http://127.0.0.1:{settings.views_port}", settings.read_token)
+        running = Demo(settings, children, client, plan, ledger)
         stack.callback(running.end)
         running.start(workers)
         yield running

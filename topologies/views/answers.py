@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from aiohttp import web
 
 from tables.read_model import ReadModel
 from tables.windows import Window
 from topologies.topology import Topology
 from topologies.views.freshness import Tracker
-from topologies.views.problems import Problem
+from topologies.views.problems import Problem, to_json
 from topologies.views.queries import MAX_ROWS, Row, too_many
 
 # A range that nobody has asked for since the start has to be merged first; what is done by then stays done.
@@ -72,5 +71,5 @@ VIEWS = web.AppKey("views", Views)
 
 def answer(body: dict[str, Any], status: int = 200) -> web.Response:
     """A JSON answer."""
-    raw = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS)
+    raw = to_json(body)
     return web.Response(body=raw, status=status, content_type="application/json", headers={"Cache-Control": "no-store"})

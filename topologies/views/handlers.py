@@ -11,6 +11,7 @@ from topologies.topology import View
 from topologies.views import queries
 from topologies.views.answers import VIEWS, Views, answer
 from topologies.views.freshness import iso
+from topologies.views.guard import ACCESS
 from topologies.views.parameters import Parameters
 from topologies.views.problems import BadParameter, Handler, NotFound
 from topologies.views.queries import SALES, Question, Row
@@ -129,14 +130,19 @@ def custom(view: View) -> Handler:
 
 async def healthz(request: web.Request) -> web.Response:
     """`GET /healthz`: the process answers."""
-    return answer({"status": "ok", "freshness": request.app[VIEWS].freshness()})
+    return answer({"status": "ok", **_detail(request)})
 
 
 async def readyz(request: web.Request) -> web.Response:
     """`GET /readyz`: 503 until everything that was there at the start is applied."""
     views = request.app[VIEWS]
     ready = views.tracker.caught_up
-    return answer({"ready": ready, "freshness": views.freshness()}, status=200 if ready else 503)
+    return answer({"ready": ready, **_detail(request)}, status=200 if ready else 503)
+
+
+def _detail(request: web.Request) -> Row:
+    """What only those hear who may read."""
+    return {"freshness": request.app[VIEWS].freshness()} if request.app[ACCESS].permits(request) else {}
 
 
 async def index(request: web.Request) -> web.Response:

@@ -17,6 +17,7 @@ from topologies.views import handlers
 from topologies.views.answers import VIEWS, Views
 from topologies.views.follower import Follower
 from topologies.views.freshness import Tracker
+from topologies.views.guard import ACCESS, BODY_BYTES, Access, Site, guarded, harden, warn_if_open
 from topologies.views.metrics import METRICS, Metrics, measured, metrics
 from topologies.views.problems import Handler, problems
 
@@ -32,17 +33,19 @@ def build_views(topology: Topology, settings: Settings) -> web.Application:
 
     Raises MillraceError, when started, if the local copy is in use or cannot be opened.
     """
-    app = views_app(topology)
+    app = views_app(topology, Access(settings.read_token, settings.ops_token))
     app.cleanup_ctx.append(_following(topology, settings))
     return app
 
 
-def views_app(topology: Topology) -> web.Application:
+def views_app(topology: Topology, access: Access | None = None) -> web.Application:
     """The endpoints of a topology's views, without anything behind them: `attach` it before use.
 
     Raises MillraceError for a view whose path is taken or is no path.
     """
-    app = web.Application(middlewares=[measured, problems])
+    app = web.Application(middlewares=[measured, problems, guarded], client_max_size=BODY_BYTES)
+    app[ACCESS] = access or Access()
+    app.on_response_prepare.append(harden)
     routes: dict[str, Handler] = {
         "/api/tables": handlers.tables,
         "/api/tables/{name}": handlers.table,
@@ -99,7 +102,9 @@ def run(
 
 
 async def _serve(topology: Topology, settings: Settings, host: str, started: Callable[[str], None]) -> None:
-    runner = web.AppRunner(build_views(topology, settings), access_log=None, shutdown_timeout=CLOSE_WITHIN_S)
+    app = build_views(topology, settings)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_WITHIN_S)
+    warn_if_open(host, app[ACCESS])
     try:
         await runner.setup()
         await _listen(runner, host, settings.views_port)
@@ -111,7 +116,7 @@ async def _serve(topology: Topology, settings: Settings, host: str, started: Cal
 
 async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
     try:
-        await web.TCPSite(runner, host, port).start()
+        await Site(runner, host, port).start()
     except OSError as error:
         reason = error.strerror or str(error)
         raise MillraceError(f"cannot serve on {host}:{port} ({reason}); choose another with --port") from error
