@@ -40,8 +40,17 @@ class Running:
                 found = None
             if found:
                 return found
-            assert time.monotonic() < deadline, f"not after {limit_s:g} s; logs in {self.children.directory}"
+            assert time.monotonic() < deadline, f"not after {limit_s:g} s; {self.where()}"
             time.sleep(poll_s)
+
+    def where(self) -> str:
+        """How far worker and views are, and where they log."""
+        try:
+            metrics = self.text(self.worker, "/metrics").splitlines()
+            told = [line for line in metrics if line.startswith(("millrace_events_total", "millrace_position"))]
+            return f"worker {told}; views {self.views.get('/healthz')}; logs in {self.children.directory}"
+        except OSError as error:
+            return f"{error}; logs in {self.children.directory}"
 
     def text(self, client: Client, path: str) -> str:
         with urllib.request.urlopen(f"{client.url}{path}", timeout=5) as response:
