@@ -42,9 +42,7 @@ class Cluster:
         for address in self.bootstrap.split(","):
             host, _, port = address.strip().rpartition(":")
             if not host or not port.isdecimal():
-                raise MillraceError(
-                    f"bootstrap address {address!r} is not host:port; give it as localhost:9092"
-                )
+                raise MillraceError(f"bootstrap address {address!r} is not host:port; give it as localhost:9092")
         unknown = sorted(set(self.security) - set(AIOKAFKA_NAMES) - set(SSL_NAMES))
         if unknown:
             known = ", ".join([*AIOKAFKA_NAMES, *SSL_NAMES])

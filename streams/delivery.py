@@ -73,9 +73,7 @@ class Processor(Protocol):
         """Let go of everything."""
         ...
 
-    async def restore(
-        self, numbers: Sequence[int], generation: int, starts: Mapping[TP, int | None]
-    ) -> dict[TP, int]:
+    async def restore(self, numbers: Sequence[int], generation: int, starts: Mapping[TP, int | None]) -> dict[TP, int]:
         """Bring exactly these partition numbers back; returns where to read on from.
 
         `starts` holds the group's committed offsets, for sources that have nothing kept yet.

@@ -178,9 +178,7 @@ class KafkaLog:
             raise LogError(f"appending: {error!r}") from error
         return {tp: [Span(ack.result().offset, count) for ack, count in pairs] for tp, pairs in sent.items()}
 
-    async def _send(
-        self, tp: TP, entries: Sequence[Entry]
-    ) -> AsyncIterator[tuple[asyncio.Future[Any], int]]:
+    async def _send(self, tp: TP, entries: Sequence[Entry]) -> AsyncIterator[tuple[asyncio.Future[Any], int]]:
         producer = self._connected_producer()
         batch = producer.create_batch()
         for key, value, headers in entries:

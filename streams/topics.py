@@ -107,9 +107,7 @@ def ensure_topics(
     _create(admin, missing, copies, timeout_s)
     while waiting := _not_ready(metadata, declared):
         if time.monotonic() > deadline:
-            raise MillraceError(
-                f"topic {waiting[0]!r} is not ready after {timeout_s:g} s; see `millrace broker logs`"
-            )
+            raise MillraceError(f"topic {waiting[0]!r} is not ready after {timeout_s:g} s; see `millrace broker logs`")
         if metadata.topics.keys() >= declared.keys():
             time.sleep(0.02)
         metadata = _metadata(admin, cluster, max(1.0, deadline - time.monotonic()))
@@ -130,9 +128,7 @@ def _create(admin: "AdminClient", topics: list[Topic], replication: int, timeout
 
     if not topics:
         return
-    wanted = [
-        NewTopic(topic.name, topic.partitions, replication, config=topic.kafka_config()) for topic in topics
-    ]
+    wanted = [NewTopic(topic.name, topic.partitions, replication, config=topic.kafka_config()) for topic in topics]
     for name, created in admin.create_topics(wanted, operation_timeout=timeout_s).items():
         try:
             created.result()

@@ -90,9 +90,7 @@ class Engine:
                 await self._let_go()
         return self.positions()
 
-    async def _restore(
-        self, numbers: Sequence[int], generation: int, starts: Mapping[TP, int | None] | None
-    ) -> None:
+    async def _restore(self, numbers: Sequence[int], generation: int, starts: Mapping[TP, int | None] | None) -> None:
         self.generation = generation
         self.restored = await restore(
             self.group,
@@ -235,4 +233,3 @@ async def look_for_foreign(partitions: Sequence[Partition], log: Log) -> None:
         if end > before[tp] == partition.ends[name] and not partition.lock.locked():
             start, _ = partition.gaps.get(name, (before[tp], end))
             partition.gaps[name] = (start, end)
-

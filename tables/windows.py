@@ -87,9 +87,7 @@ class Hopping:
         _whole("a window size", self.size_ms, self.slice_ms)
         _whole("a hop", self.hop_ms, self.slice_ms)
         if self.hop_ms > self.size_ms:
-            raise ValueError(
-                f"a hop of {self.hop_ms} ms would leave gaps between windows of {self.size_ms} ms"
-            )
+            raise ValueError(f"a hop of {self.hop_ms} ms would leave gaps between windows of {self.size_ms} ms")
 
     def windows_at(self, at_ms: int) -> Iterator[Window]:
         """The windows that hold a time, earliest first.

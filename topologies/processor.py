@@ -74,9 +74,7 @@ class EngineProcessor:
         await self.engine.release()
         await self.log.stop()
 
-    async def restore(
-        self, numbers: Sequence[int], generation: int, starts: Mapping[TP, int | None]
-    ) -> dict[TP, int]:
+    async def restore(self, numbers: Sequence[int], generation: int, starts: Mapping[TP, int | None]) -> dict[TP, int]:
         """Bring the partitions back; a log that does not answer is asked again for a while."""
         self.ready = False
         started = time.monotonic()

@@ -155,9 +155,7 @@ class Broker:
     def _existing(self) -> State:
         found = state.load(self._state_path)
         if found is None:
-            raise MillraceError(
-                f"there is no broker in {self.directory}: start one with `millrace broker up`"
-            )
+            raise MillraceError(f"there is no broker in {self.directory}: start one with `millrace broker up`")
         return found
 
     def _planned(self) -> State:

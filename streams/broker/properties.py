@@ -6,9 +6,7 @@ from pathlib import Path
 from streams.broker.state import Node, State
 
 
-def server_properties(
-    state: State, node: Node, data: Path, extra: Mapping[str, str] | None = None
-) -> dict[str, str]:
+def server_properties(state: State, node: Node, data: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return a node's `server.properties`; ``extra`` wins."""
     copies = min(3, len(state.nodes))
     in_sync = min(2, copies)

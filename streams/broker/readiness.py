@@ -35,9 +35,7 @@ def wait_until_ready(
     while waiting:
         node = min(waiting)
         if ended := nodes.keys() - alive():
-            raise MillraceError(
-                _trouble(f"Kafka's node {min(ended)} ended at its start", log_path(min(ended)))
-            )
+            raise MillraceError(_trouble(f"Kafka's node {min(ended)} ended at its start", log_path(min(ended))))
         if _known(waiting[node]) >= nodes.keys():
             del waiting[node]
             continue

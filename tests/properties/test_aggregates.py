@@ -88,9 +88,7 @@ def test_a_way_over_the_wire_changes_nothing(kind: str, data: st.DataObject) -> 
     first, rest = (data.draw(st.lists(strategy, max_size=60)) for _ in range(2))
     loaded = over_the_wire(aggregate, folded(aggregate, first))
     assert aggregate.result(loaded) == aggregate.result(folded(aggregate, first))
-    assert aggregate.result(reduce(aggregate.add, rest, loaded)) == aggregate.result(
-        folded(aggregate, first + rest)
-    )
+    assert aggregate.result(reduce(aggregate.add, rest, loaded)) == aggregate.result(folded(aggregate, first + rest))
 
 
 @each

@@ -40,9 +40,7 @@ def test_each_time_is_in_exactly_one_tumbling_window(at: int, tumbling: Tumbling
 
 
 @given(span=SPANS, slice_ms=st.integers(10_000, 100_000), n=st.integers(1, 9))
-def test_tumbling_windows_cover_a_span_and_do_not_overlap(
-    span: tuple[int, int], slice_ms: int, n: int
-) -> None:
+def test_tumbling_windows_cover_a_span_and_do_not_overlap(span: tuple[int, int], slice_ms: int, n: int) -> None:
     windows = list(Tumbling(slice_ms * n, slice_ms).windows(*span))
     assert span[0] in windows[0]
     assert span[1] - 1 in windows[-1]
@@ -78,9 +76,7 @@ def test_a_sliding_window_ends_with_the_running_slice(at: int, slice_ms: int, n:
     assert len(sliding.slices(window)) == n
 
 
-@given(
-    number=st.integers(1, 10**9 - 1), unit=st.sampled_from([("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)])
-)
+@given(number=st.integers(1, 10**9 - 1), unit=st.sampled_from([("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)]))
 def test_durations_are_whole_numbers_of_their_unit(number: int, unit: tuple[str, int]) -> None:
     assert parse_duration(f"{number}{unit[0]}") == number * unit[1] * 1000
 

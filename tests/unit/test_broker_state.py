@@ -38,9 +38,7 @@ def test_only_ports_that_somebody_took_are_exchanged() -> None:
 
 
 @pytest.mark.parametrize(("nodes", "copies", "in_sync"), [(1, "1", "1"), (3, "3", "2")])
-def test_internal_topics_are_replicated_as_far_as_there_are_nodes(
-    nodes: int, copies: str, in_sync: str
-) -> None:
+def test_internal_topics_are_replicated_as_far_as_there_are_nodes(nodes: int, copies: str, in_sync: str) -> None:
     state = new_state(nodes)
     properties = server_properties(state, state.nodes[0], Path("/data"))
     assert properties["offsets.topic.replication.factor"] == copies

@@ -33,9 +33,7 @@ def test_help_imports_no_command() -> None:
     assert json.loads(done.stdout) == ["streams", "streams.errors"]
 
 
-def test_an_operators_error_is_one_line_without_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_operators_error_is_one_line_without_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["broker", "logs", "--home", str(tmp_path)])
     assert ended.value.code == 1

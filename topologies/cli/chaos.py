@@ -102,9 +102,7 @@ def _print(console: Console, outcome: Outcome) -> None:
 
 
 @contextmanager
-def _place(
-    home: Path | None, nodes: int, bootstrap: str | None
-) -> Iterator[tuple[Cluster, Broker | None, Path]]:
+def _place(home: Path | None, nodes: int, bootstrap: str | None) -> Iterator[tuple[Cluster, Broker | None, Path]]:
     directory = (home or home_directory(os.environ)) / f"chaos-{secrets.token_hex(4)}"
     broker: Broker | None = None
     try:
