@@ -53,6 +53,8 @@ MAX_POLL_RECORDS = 5_000
 # gigabytes.
 QUEUED_BATCHES = 4
 FETCH_BYTES = 1 << 20
+# A batch waits a tenth of a second for its turn at most; one that nobody applied in this long is lost.
+UNAPPLIED_S = 3.0
 # The last flush and the farewell to the group take half a second; without a broker each of them waits for a minute.
 END_S = 10.0
 
@@ -203,6 +205,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         found = await asyncio.gather(*(consumer.committed(aiokafka.TopicPartition(*tp)) for tp in tps))
         return dict(zip(tps, found, strict=True))
 
+    def fetch_position(self, tp: TP) -> int | None:
+        """Where the fetcher goes on in a partition; None while that is not known."""
+        consumer = self._consumer
+        subscription = consumer._subscription.subscription if consumer is not None else None
+        assignment = subscription.assignment if subscription is not None else None
+        state = assignment.state_value(aiokafka.TopicPartition(*tp)) if assignment is not None else None
+        if state is None or not state.has_valid_position:
+            return None
+        return int(state.position)
+
     async def on_thread_stop(self) -> None:
         """Leave the group for good, so that the partitions move at once."""
         # aiokafka never says so for a static member, whose partitions would stand still until the session ends. A
@@ -316,6 +328,39 @@ class Consumer(driver.Consumer):
         while not self.should_stop:
             await self.sleep(self.commit_interval)
             await self.commit()
+
+    @Service.task
+    async def _watch_delivery(self) -> None:
+        """Go back to what was fetched and never applied.
+
+        A batch that is lost between fetcher and engine shows as a gap before the next one; on a quiet partition there
+        is no next one, and it would wait for ever. Fetched beyond the position and still there after a while, twice
+        the same: read it again. Once only for the same two offsets: a log may end in records that nobody sees
+        (transaction markers).
+        """
+        before: dict[TP, tuple[int, int]] = {}
+        settled: dict[TP, tuple[int, int]] = {}
+        while not self.should_stop:
+            await self.sleep(UNAPPLIED_S)
+            if not self.flow_active or self.app.in_recovery:
+                before = {}
+                continue
+            ahead = self._fetched_beyond(self.app.processor.positions())
+            lost = {tp: at[0] for tp, at in ahead.items() if before.get(tp) == at != settled.get(tp)}
+            if lost:
+                logger.warning("fetched and not applied, reading again: %s", lost)
+                settled |= {tp: ahead[tp] for tp in lost}
+                await self.read_on_from(lost)
+            before = ahead
+
+    def _fetched_beyond(self, positions: Mapping[TP, int]) -> dict[TP, tuple[int, int]]:
+        """Position and fetch position where the fetcher is ahead."""
+        found: dict[TP, tuple[int, int]] = {}
+        for tp, position in positions.items():
+            fetched = self._thread.fetch_position(tp)
+            if fetched is not None and fetched > position:
+                found[tp] = (position, fetched)
+        return found
 
     async def perform_seek(self) -> None:
         """Go on from the engine's positions, and for unbatched topics from the committed offsets."""

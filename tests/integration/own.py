@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import confluent_kafka
+from confluent_kafka.admin import AdminClient
 
 from streams.cluster import Cluster
 from topologies.demo.client import Client
@@ -90,7 +91,7 @@ def free_port() -> int:
 def running(cluster: Cluster, directory: Path, topology: str, **settings: str) -> Iterator[Running]:
     """Run `millrace worker` and `millrace views` of a topology until the context ends; both are ready in it."""
     environment = {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests/flow")]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests/flow"), str(ROOT / "tests/integration")]),
         "MILLRACE_HOME": str(directory / "home"),
         "MILLRACE_STATE": str(directory / "state"),
         "MILLRACE_BOOTSTRAP": cluster.bootstrap,
@@ -104,3 +105,18 @@ def running(cluster: Cluster, directory: Path, topology: str, **settings: str) -
         both = Running(cluster, children, worker, views)
         both.wait(lambda: worker.get("/readyz")["ready"] and views.get("/readyz")["ready"], READY_S)
         yield both
+
+
+def forget_topics(cluster: Cluster, *prefixes: str) -> None:
+    """Delete the topics that begin so: the cluster is shared by the session, and others may have used these names."""
+    admin = AdminClient(cluster.librdkafka(log_level=0))
+
+    def left() -> list[str]:
+        return [name for name in admin.list_topics(timeout=10).topics if name.startswith(prefixes)]
+
+    for deleted in admin.delete_topics(left(), operation_timeout=10).values() if left() else ():
+        deleted.result()
+    deadline = time.monotonic() + 20
+    while left():
+        assert time.monotonic() < deadline, f"still there: {left()}"
+        time.sleep(0.05)

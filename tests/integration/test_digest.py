@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 from clicks import CLICKS, topology
+from own import forget_topics
 
 from streams.cluster import Cluster
 from streams.kafka_log import KafkaLog
@@ -54,6 +55,7 @@ async def apply(cluster: Cluster, group: str, directory: Path, batch: int) -> No
 def test_two_groups_over_one_log_have_the_same_digests(
     kafka: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    forget_topics(kafka, "click")
     groups = {f"{NAME}-a": 7, f"{NAME}-b": 1_000}
     for group in groups:
         ensure_topics(kafka, replace(topology, name=group).topics())

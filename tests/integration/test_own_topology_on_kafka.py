@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from own import Running, headers_of, running
+from own import Running, forget_topics, headers_of, running
 
 from streams.cluster import Cluster
 
@@ -11,6 +11,7 @@ CLICKS = [("/", 1, 1_000), ("/", 2, 2_000), ("/cart", 1, 3_000), ("/", 1, 12_000
 
 
 def test_a_topology_of_ones_own_runs_whole_without_further_code(kafka: Cluster, tmp_path: Path) -> None:
+    forget_topics(kafka, "click")
     with running(kafka, tmp_path, "clicks:topology") as clicks:
         send_clicks(clicks)
         clicks.wait(lambda: seen(clicks) == len(CLICKS))
@@ -27,6 +28,13 @@ def test_a_topology_of_ones_own_runs_whole_without_further_code(kafka: Cluster, 
         assert "window" in clicks.views.get("/api/busiest", window="7s")["detail"]
         assert_malformed_is_parked(clicks)
         assert_measured(clicks)
+
+
+def test_a_batch_that_is_lost_on_a_partition_that_stays_quiet_is_read_again(kafka: Cluster, tmp_path: Path) -> None:
+    forget_topics(kafka, "click")
+    with running(kafka, tmp_path, "lossy:topology") as clicks:
+        send_clicks(clicks)
+        clicks.wait(lambda: seen(clicks) == len(CLICKS))
 
 
 def send_clicks(clicks: Running) -> None:
