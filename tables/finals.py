@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import orjson
+import msgspec
 
 from streams.codecs import Undecodable
 from streams.intake import EventTime
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from tables.partition import Feed, Partition
 
 HEADER = struct.Struct(">IQH")
+# Not orjson, which refuses integers beyond 64 bits: one order of a million pieces at the highest price is more.
+_json = msgspec.json.Encoder().encode
 CENTURY_MS = 100 * 365 * 86_400_000
 
 
@@ -164,7 +166,7 @@ def _results(
         partials = cache.table.row.decode(raw)[1][STATES]
         window, name = decode_key(key)
         value = final_result(table, feed.source.time.slice_ms, window, name, partials, final=final)
-        out.append((to, Entry(orjson.dumps([table.name, window, name]), value)))
+        out.append((to, Entry(_json([table.name, window, name]), value)))
     return out
 
 
@@ -174,7 +176,7 @@ def final_result(
     """The merged result of one slice and key as JSON: times in ms, every aggregate's result by its name."""
     cells = [table.row.decode(raw)[1] for raw in partials.values()]
     fields: dict[str, Any] = {"table": table.name, "windowStart": window, "windowEnd": window + slice_ms, "key": key}
-    return orjson.dumps({**fields, **table.row.results(table.row.merge(cells)), "final": final})
+    return _json({**fields, **table.row.results(table.row.merge(cells)), "final": final})
 
 
 def _cells(cache: "Cache", start: int, end: int, epoch: int) -> Iterator[tuple[bytes, bytes]]:

@@ -215,12 +215,12 @@ class Driver:
 
     def values(self, topic: str) -> list[Any]:
         """The records' values, read as JSON."""
-        return [orjson.loads(record.value) for record in self.records(topic) if record.value is not None]
+        return [msgspec.json.decode(record.value) for record in self.records(topic) if record.value is not None]
 
     def latest(self, topic: str) -> Mapping[Any, Any]:
         """The last value of each key of a topic of upserts, both read as JSON."""
         found = {r.key: r.value for r in self.records(topic)}
-        return {_key(k): orjson.loads(v) for k, v in found.items() if k is not None and v is not None}
+        return {_key(k): msgspec.json.decode(v) for k, v in found.items() if k is not None and v is not None}
 
     def close(self) -> None:
         """Close the stores and delete the temporary directory."""
@@ -258,7 +258,7 @@ async def in_turn(*coroutines: Coroutine[Any, Any, Any]) -> None:
 
 
 def _key(raw: bytes) -> Any:
-    found = orjson.loads(raw)
+    found = msgspec.json.decode(raw)
     return tuple(found) if isinstance(found, list) else found
 
 

@@ -20,7 +20,7 @@ from streams.events import OrderEvent
 from streams.partitioners import key_hash
 
 PARTITIONS = 4
-EVENTS_PER_S = 200
+EVENTS_PER_S = 20
 # What a broker takes at the most, less what surrounds a value.
 LARGEST = 1_048_588 - 100
 LONG = 4 << 20

@@ -20,7 +20,6 @@ from typing import Any, Self
 from uuid import uuid4
 
 import confluent_kafka
-import orjson
 from confluent_kafka import TopicPartition
 
 from streams.cluster import Cluster
@@ -380,7 +379,7 @@ def assert_finals(shop: Shop, expected: Mapping[str, Mapping[tuple[int, str], Ma
     for records in _records(shop, f"{shop.settings.prefix}sales-per-minute"):
         for record in records:
             assert record.value is not None
-            value = orjson.loads(record.value)
+            value = json.loads(record.value)
             found[value["table"], value["windowStart"], value["key"]] = value
     for name, rows in expected.items():
         if name != "sales_by_product":

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import orjson
+import msgspec
 
 from streams.cluster import Cluster
 from streams.kafka_log import KafkaLog
@@ -69,7 +69,7 @@ def _compare_finals(ledger: Ledger, records: Mapping[int, list[Record]]) -> Comp
     found: dict[tuple[str, int], list[dict[str, Any]]] = {}
     latest = {r.key: r.value for partition in records.values() for r in partition if r.key and r.value}
     for raw in latest.values():
-        final = orjson.loads(raw)
+        final = msgspec.json.decode(raw)
         if final["final"]:
             row = {"key": final["key"], "values": final}
             found.setdefault((final["table"], final["windowStart"]), []).append(row)

@@ -5,12 +5,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-import orjson
+import msgspec
 from aiohttp import web
 
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE: Final = "application/problem+json"
+# orjson refuses integers beyond 64 bits, which sums may reach.
+_encode = msgspec.json.Encoder().encode
 SHOWN_CHARS: Final = 200
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -21,7 +23,7 @@ def to_json(value: Any) -> bytes:
     >>> to_json({"key": "<b>"})
     b'{"key":"\\u003cb\\u003e"}'
     """
-    raw = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+    raw = _encode(value)
     return raw.replace(b"<", rb"\u003c").replace(b">", rb"\u003e").replace(b"&", rb"\u0026")
 
 
