@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 STAMP := .venv/.set-up
 
-.PHONY: setup demo test test-slow lint bench clean
+.PHONY: setup demo test test-slow lint faults bench clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+faults: $(STAMP)
+	$(BIN)/millrace chaos --runs 30
+	$(BIN)/millrace chaos --runs 10 --nodes 3 --seed 1000
 
 bench: $(STAMP)
 	$(BIN)/millrace bench throughput

@@ -3,7 +3,7 @@
 `faults` is what can be done to a fleet, `fleet` the processes it is done to, `compare` looks at every changelog,
 read model and derived topic, `run` puts one run together.
 
-What is tried, and what it is for (F = while unflushed state, a flush or a recovery is under way, else not counted):
+What is tried, and what it is for:
 
 | fault | what could go wrong |
 |---|---|
