@@ -106,17 +106,38 @@ class Intake:
         What a fold cannot take is put aside by the caller: no replay of it may be among the same records.
         """
         before = self.watermark
-        batch = None if replays else self._take_whole(records)
-        if batch is None:
-            batch = self._take_each(records, replays)
+        batch = self._take_each(records, replays) if replays else self._take_most(records)
         if self.seen is not None and self.watermark > before:
             self.seen.advance(self.watermark, records[0].offset)
         return batch
 
-    def _take_whole(self, records: Sequence[Record]) -> Batch | None:
+    def _take_most(self, records: Sequence[Record]) -> Batch:
+        """What does not decode moves nothing, so the others can be taken as if they were alone."""
+        decode, dead = self.decode, list[tuple[Record, str]]()
         try:
-            decode = self.decode
             events = [decode(r.value) for r in records]
+        except Exception:
+            records, events, dead = self._decodable(records)
+        batch = self._take_whole(records, events) if events else Batch([], [], [], [])
+        if batch is None:
+            batch = self._take_each(records, NO_REPLAYS)
+        batch.dead[:0] = dead
+        return batch
+
+    def _decodable(self, records: Sequence[Record]) -> tuple[list[Record], list[Any], list[tuple[Record, str]]]:
+        good, events, dead = [], [], []
+        for record in records:
+            try:
+                events.append(self._decode(record))
+            except Undecodable as error:
+                dead.append((record, str(error)))
+                self.aside.add(record.offset)
+            else:
+                good.append(record)
+        return good, events, dead
+
+    def _take_whole(self, records: Sequence[Record], events: list[Any]) -> Batch | None:
+        try:
             ats = _event_times(events, records, self.time_of)
         except Exception:
             return None  # one of them is dead: the long way finds which
@@ -152,7 +173,7 @@ class Intake:
         return batch
 
     def _take_one(self, record: Record, batch: Batch, again: bool) -> None:
-        event = self.decode(record.value)
+        event = self._decode(record)
         at = self._time(event, record)
         if self.seen is not None and event.event_id is not None:
             (known,) = id_hashes([event.event_id])
@@ -169,6 +190,15 @@ class Intake:
         batch.offsets.append(record.offset)
         batch.windows.append(at - at % self.rules.slice_ms)
         batch.events.append(event)
+
+    def _decode(self, record: Record) -> Any:
+        """The record's event. Raises `Undecodable`, also where a topic's own decoder raises anything else."""
+        try:
+            return self.decode(record.value)
+        except Undecodable:
+            raise
+        except Exception as error:
+            raise Undecodable(f"cannot be decoded: {type(error).__name__}: {error}") from error
 
     def _time(self, event: Any, record: Record) -> int:
         """The event's time in ms. Raises `Undecodable` for one that cannot be."""
@@ -192,7 +222,7 @@ class Intake:
         assert self.seen is not None
         for record in records:
             try:
-                event = self.decode(record.value)
+                event = self._decode(record)
                 at = self._time(event, record)
             except Undecodable:
                 continue

@@ -1,6 +1,7 @@
 """Dead letters sent back: applied once, whatever happens in between; and events that no fold can take."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -289,3 +290,20 @@ def test_a_worker_started_again_goes_on_counting_what_failed_before_and_says_whe
             with pytest.raises(TooMuchPoison, match=r"from 0 up to 99 lie in sales.dead-letters to be replayed"):
                 driver.flush()
         assert len(driver.records(DEAD)) == 100
+
+
+def test_a_decoder_of_ones_own_that_raises_anything_makes_a_dead_letter() -> None:
+    def decode(raw: bytes | None) -> Any:
+        assert raw is not None
+        return Sale(1, int(raw), None, SECOND)
+
+    topology = shop()
+    topology.sources["sales"] = replace(topology.sources["sales"], decode=decode)
+    with Driver(topology) as driver:
+        for value in (b"1", b"two", b"4", None):
+            driver.feed("sales", value, partition=0, timestamp_ms=SECOND)
+        driver.flush()
+        assert amounts(driver) == {0: 5}
+        reasons = [dict(r.headers)["reason"] for r in driver.records(DEAD)]
+        assert reasons[0].startswith(b"cannot be decoded: ValueError: invalid literal")
+        assert reasons[1].startswith(b"cannot be decoded: AssertionError")
