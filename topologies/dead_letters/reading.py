@@ -17,7 +17,6 @@ from topologies.dead_letters.letters import Letter, letter_of
 
 SUFFIX = ".dead-letters"
 ANSWER_S = 10.0
-POLLED = 500
 CONFIG: dict[str, Any] = {
     "group.id": "millrace-dead-letters",
     "enable.auto.commit": False,
@@ -109,18 +108,19 @@ class Mailbox:
             return
         self._consumer.assign([TopicPartition(topic, partition, first)])
         while True:
-            messages = self._consumer.consume(POLLED, timeout=ANSWER_S)
-            if not messages:
+            message = self._consumer.poll(ANSWER_S)
+            if message is None:
                 raise MillraceError(f"{topic}[{partition}] does not answer: see whether {self.cluster.bootstrap} is up")
-            for message in messages:
-                failure = message.error()
-                if failure is not None:
-                    if failure.code() == confluent_kafka.KafkaError._PARTITION_EOF:
-                        return
-                    raise MillraceError(f"{topic} cannot be read: {failure.str()}")
-                if cast(int, message.offset()) >= end:
+            failure = message.error()
+            if failure is not None:
+                if failure.code() == confluent_kafka.KafkaError._PARTITION_EOF:
                     return
+                raise MillraceError(f"{topic} cannot be read: {failure.str()}")
+            offset = cast(int, message.offset())
+            if offset < end:
                 yield message
+            if offset >= end - 1:
+                return
 
 
 def _letter(message: confluent_kafka.Message) -> Letter | None:
