@@ -127,3 +127,21 @@ def test_what_is_not_there_is_one_line(loop: Loop) -> None:
         assert refused.returncode == 1
         assert said in refused.stderr
         assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_a_worker_whose_fold_fails_for_everything_ends_with_one_line_and_drains_nothing(
+    kafka: Cluster, tmp_path: Path
+) -> None:
+    with Fleet(kafka, tmp_path, new_prefix("poison"), topology="poisoned:topology") as fleet:
+        shop = Shop(kafka, fleet.prefix)
+        shop.create_topics()
+        loop = Loop(fleet, shop)
+        loop.send(*[loop.order(amount=1)] * 3, *[loop.order(amount=1_000)] * 2_000)
+        for _ in range(2):
+            worker = fleet.start("w0", wait=False)
+            assert worker.process.wait(40) == 1
+            (line,) = [line for line in worker.text().splitlines() if line.startswith("error: ")]
+            assert "100 events of" in line
+            assert "No space left on device; none of them was skipped: mend the cause and start again" in line
+            worker.log.unlink()
+        assert not any(read_all(kafka, f"{shop.orders}.dead-letters", 4).values())
