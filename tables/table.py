@@ -142,6 +142,9 @@ class Group:
             partitions=partitions,
             retention_s=None,
             cleanup="compact",
+            # Every start reads it whole, and Kafka compacts only segments that are full: by default after 1 GiB or a
+            # week, which is two million records for a worker that flushes five times a second.
+            config={"segment.bytes": str(4 << 20), "segment.ms": "3600000"},
         )
 
     @property

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from streams.dead_letters import BLOCK
 from streams.errors import MillraceError
 from tables.table import Group
 from topologies.cli.options import Bootstrap, Home, Json
@@ -29,8 +30,8 @@ from topologies.settings import Settings
 
 dead_letters = typer.Typer(help="What could not be applied: list it, mend it, send it back.", no_args_is_help=True)
 
-Id = Annotated[str, typer.Argument(help="<topic>-<partition>-<offset>, as `list` shows it.")]
-MaybeId = Annotated[str | None, typer.Argument(help="One dead letter; without it all that match.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="<topic>-<partition>-<offset>, as `list` shows it.")]
+MaybeId = Annotated[str | None, typer.Argument(metavar="[ID]", help="One dead letter; without it all that match.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="Only those whose reason contains this.")]
 SourceTopic = Annotated[str | None, typer.Option("--topic", help="Only those of this source topic, e.g. order-events.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=0, help="Show so many, the newest of each topic.")]
@@ -85,10 +86,10 @@ def list_(
 
 @dead_letters.command()
 def show(name: Id, bootstrap: Bootstrap = None, home: Home = None, json: Json = False) -> None:
-    """Show one dead letter whole: why, where from, headers, key and value."""
+    """Show one dead letter whole: why, where from, its own headers, key and value."""
     with _mailbox(bootstrap, home) as (mailbox, _):
         letter = mailbox.letter(name)
-    headers = [[key, text(value)] for key, value in letter.headers]
+    headers = [[key, text(value)] for key, value in letter.headers[: -len(BLOCK)]]
     if json:
         typer.echo(orjson.dumps({**letter.row(), "headers": headers, "value": text(letter.value)}))
         return
