@@ -153,6 +153,9 @@ def _progress(partition: Partition, feed: Feed) -> Progress:
 
 async def _append(partition: Partition, pending: Pending) -> None:
     appends: dict[TP, list[Entry]] = {}
+    aside = [entry for _, taken in pending.aside for entry in taken.entries]
+    if aside:
+        appends[TP(partition.group.put_aside.name, partition.number)] = aside
     for table in pending.tables:
         table.end = partition.ends[table.cache.table.name]
         entries = [Entry(key, value) for key, value in table.puts] + [Entry(key, None) for key in table.drops]
@@ -160,9 +163,6 @@ async def _append(partition: Partition, pending: Pending) -> None:
             appends[table.tp] = entries
     for tp, entry in chain(pending.derived, *(out for _, out in pending.side)):
         appends.setdefault(tp, []).append(entry)
-    aside = [entry for _, taken in pending.aside for entry in taken.entries]
-    if aside:
-        appends[TP(partition.group.put_aside.name, partition.number)] = aside
     spans = await partition.log.append(appends) if appends else {}
     for table in pending.tables:
         known = partition.gaps.get(table.cache.table.name)

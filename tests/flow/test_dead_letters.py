@@ -103,6 +103,24 @@ def test_a_flush_torn_anywhere_neither_loses_a_replay_nor_lets_a_second_in(entri
         assert amounts(driver) == {0: 133}
 
 
+@pytest.mark.parametrize("entries", range(6))
+def test_a_flush_that_is_put_off_still_keeps_what_was_put_aside(entries: int) -> None:
+    with Driver(shop()) as driver:
+        driver.feed("sales", b"{", partition=0, timestamp_ms=SECOND)
+        driver.deliver()
+        driver.log.fail_append_after(entries)
+        driver.flush()
+        driver.restart(wipe=True)
+        replay(driver, driver.records(DEAD)[0], mended(10))
+        driver.deliver()
+        driver.log.fail_append_after(entries)
+        driver.flush()
+        driver.restart(wipe=True)
+        replay(driver, driver.records(DEAD)[0], mended(10))
+        driver.flush()
+        assert amounts(driver) == {0: 10}
+
+
 def test_a_replay_that_is_dead_again_can_be_mended_once_more() -> None:
     with Driver(shop()) as driver:
         driver.feed("sales", b"{", partition=0, timestamp_ms=SECOND)
