@@ -6,8 +6,8 @@ group, its fetch positions or its heartbeats. Appending goes through whole recor
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
@@ -21,7 +21,9 @@ from aiokafka.errors import (
 )
 
 from streams.cluster import Cluster
-from streams.log import TP, Entry, LogError, LogRefused, Record, Span
+from streams.log import TP, Entry, LogError, LogRefused, Record, Span, TopicGone
+
+T = TypeVar("T")
 
 # What no second try will change. Everything else may pass: brokers come back, leaders move.
 REFUSALS = (
@@ -42,6 +44,8 @@ READ_RECORDS = 20_000
 REQUEST_TIMEOUT_MS = 30_000
 
 
+# What takes longer than this may wait for a topic that is gone, which aiokafka takes for one that is to come.
+LOOK_FOR_TOPICS_S = 3.0
 # A broker that is away must not hold up an end: what was not sent is sent again from the source.
 STOP_S = 5.0
 
@@ -111,7 +115,7 @@ class KafkaLog:
         if not wanted:
             return {}
         try:
-            found = await self._connected_reader().beginning_offsets(wanted)
+            found = await self._patiently(self._connected_reader().beginning_offsets(wanted), wanted)
         except KafkaError as error:
             raise LogError(f"start offsets: {error!r}") from error
         return {TP(*tp): offset for tp, offset in found.items()}
@@ -122,7 +126,7 @@ class KafkaLog:
         if not wanted:
             return {}
         try:
-            found = await self._connected_reader().end_offsets(wanted)
+            found = await self._patiently(self._connected_reader().end_offsets(wanted), wanted)
         except KafkaError as error:
             raise LogError(f"end offsets: {error!r}") from error
         return {TP(*tp): offset for tp, offset in found.items()}
@@ -165,18 +169,42 @@ class KafkaLog:
 
     async def append(self, appends: Mapping[TP, Sequence[Entry]]) -> dict[TP, list[Span]]:
         """Send every entry as record batches and wait for all acks; on any failure raise `LogError`."""
-        sent: dict[TP, list[tuple[asyncio.Future[Any], int]]] = {}
         try:
-            for tp, entries in appends.items():
-                sent[tp] = [pair async for pair in self._send(tp, entries)]
-            acks = [ack for pairs in sent.values() for ack, _ in pairs]
-            await asyncio.gather(*acks)
+            sent = await self._patiently(self._acknowledged(appends), appends)
         except KafkaError as error:
             if isinstance(error, REFUSALS):
                 names = ", ".join(sorted({tp.topic for tp in appends}))
                 raise LogRefused(f"Kafka refuses records of {names}: {error}") from error
             raise LogError(f"appending: {error!r}") from error
         return {tp: [Span(ack.result().offset, count) for ack, count in pairs] for tp, pairs in sent.items()}
+
+    async def _acknowledged(
+        self, appends: Mapping[TP, Sequence[Entry]]
+    ) -> dict[TP, list[tuple[asyncio.Future[Any], int]]]:
+        sent = {tp: [pair async for pair in self._send(tp, entries)] for tp, entries in appends.items()}
+        await asyncio.gather(*(ack for pairs in sent.values() for ack, _ in pairs))
+        return sent
+
+    async def _patiently(self, waiting: Awaitable[T], tps: Iterable[TP | TopicPartition]) -> T:
+        """What is waited for. Raises `TopicGone` when one of the topics was missing at two looks in a row."""
+        task = asyncio.ensure_future(waiting)
+        topics, gone = {tp.topic for tp in tps}, set[str]()
+        try:
+            while not (await asyncio.wait({task}, timeout=LOOK_FOR_TOPICS_S))[0]:
+                missing = await self._missing(topics)
+                if gone & missing:
+                    raise TopicGone(min(gone & missing))
+                gone = missing
+            return task.result()
+        finally:
+            task.cancel()
+
+    async def _missing(self, topics: set[str]) -> set[str]:
+        try:
+            metadata = await self._connected_producer().client.fetch_all_metadata()
+        except KafkaError:
+            return set()  # nobody answers: that is another trouble, and may pass
+        return topics - set(metadata.topics())
 
     async def _send(self, tp: TP, entries: Sequence[Entry]) -> AsyncIterator[tuple[asyncio.Future[Any], int]]:
         producer = self._connected_producer()

@@ -100,5 +100,14 @@ class LogRefused(MillraceError):
     """The log will never take this: too large, not allowed. Trying again does not help."""
 
 
+class TopicGone(LogRefused):
+    """A topic was deleted while it was in use."""
+
+    def __init__(self, topic: str) -> None:
+        """Name it."""
+        super().__init__(f"topic {topic} was deleted while in use: start again to have it created anew")
+        self.topic = topic
+
+
 class LogError(Exception):
     """The log could not be read or written now (broker away, timed out). Nothing is known of what got through."""
