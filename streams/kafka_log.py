@@ -1,8 +1,8 @@
 """The log of a real cluster: aiokafka outside any consumer group.
 
 Reading has a consumer of its own without a group, so a restore or a look into a gap never touches the worker's
-group, its fetch positions or its heartbeats. Both ways go by whole record batches: a restore took nearly twice as long with
-aiokafka's own records. Appending waits for acks=all.
+group, its fetch positions or its heartbeats. Both ways go by whole record batches: with aiokafka's own records a
+restore takes nearly twice as long. Appending waits for acks=all.
 """
 
 import asyncio
