@@ -113,6 +113,14 @@ def ensure_topics(
         metadata = _metadata(admin, cluster, max(1.0, deadline - time.monotonic()))
 
 
+def missing_topics(cluster: "Cluster", names: Iterable[str]) -> set[str]:
+    """Which of these topics do not exist. Raises BrokerUnreachable."""
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient(cluster.librdkafka(**{"log_level": 0, "socket.connection.setup.timeout.ms": 5000}))
+    return set(names) - _metadata(admin, cluster, FIRST_CONTACT_S).topics.keys()
+
+
 def _metadata(admin: "AdminClient", cluster: "Cluster", timeout_s: float) -> "ClusterMetadata":
     from confluent_kafka import KafkaException
 

@@ -31,6 +31,7 @@ from tables.accumulators import DIRTY, STAMP, decode_key, encode_key, stamp_of
 from tables.cache import Cache, Taken
 from tables.finals import derived_records
 from tables.horizon import horizon
+from tables.lost import ChangelogLost
 from tables.partition import Feed, Partition
 from tables.points import reached
 from tables.progress import Progress, encode
@@ -148,7 +149,13 @@ def _progress(partition: Partition, feed: Feed) -> Progress:
         poison_run=feed.poison_run,
         poison_from=feed.poison_from,
         layouts={cache.table.name: cache.table.row.layout for cache in feed.caches},
+        changelogs=_changelog_ids(partition, feed),
     )
+
+
+def _changelog_ids(partition: Partition, feed: Feed) -> dict[str, str]:
+    names = {cache.table.name: partition.group.changelog(cache.table).name for cache in feed.caches}
+    return {table: partition.topic_ids[name] for table, name in names.items() if name in partition.topic_ids}
 
 
 async def _append(partition: Partition, pending: Pending) -> None:
@@ -179,6 +186,9 @@ def _gaps(table: TableFlush, spans: list[Span]) -> list[tuple[int, int]]:
     """Offsets between our own records that are not ours."""
     gaps = []
     for span in spans:
+        if span.base < table.end:
+            # Nothing may be written on top of what is lost: local state would agree with no changelog any more.
+            raise ChangelogLost(table.tp.topic)
         if span.base > table.end:
             gaps.append((table.end, span.base))
         table.end = max(table.end, span.end)

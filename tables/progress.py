@@ -28,7 +28,9 @@ class Progress(msgspec.Struct, frozen=True, rename="camel"):
     appended to it later; `schemas` its row's fingerprint, `layouts` the row itself (tables.layout; missing in old
     records); `read_back` where to re-read from to know recent event ids again; `marks` what the second stage
     knows of its own sources; `poison_run` how many events in a row, up to the position, no fold could take, and
-    `poison_from` the first of them: a worker that stopped for it goes on counting when it is started again.
+    `poison_from` the first of them: a worker that stopped for it goes on counting when it is started again;
+    `changelogs` each table's changelog's topic id, where the cluster has ids: offsets of one that was deleted and made
+    anew mean nothing.
     """
 
     topic: str
@@ -47,6 +49,7 @@ class Progress(msgspec.Struct, frozen=True, rename="camel"):
     layouts: dict[str, Layout] = {}
     poison_run: int = 0
     poison_from: int = -1
+    changelogs: dict[str, str] = {}
 
     @property
     def order(self) -> tuple[int, int]:

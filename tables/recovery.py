@@ -37,6 +37,7 @@ from tables.accumulators import OFFSET_SLICE, STAMP_SLICE, encode_key
 from tables.cache import Cache
 from tables.flush import flush
 from tables.layout import Fit, StateUnfit, fit, kept, refusal
+from tables.lost import ChangelogLost
 from tables.partition import Feed, Partition
 from tables.points import reached
 from tables.progress import Progress
@@ -70,9 +71,10 @@ async def restore(
     starts: Mapping[TP, int | None] | None = None,
     on_records: Callable[[int], None] | None = None,
 ) -> list[Restored]:
-    """Open and bring up to date the partitions of these numbers. Raises `StateUnfit`, `StoreDamaged`, `LogError`.
+    """Open and bring up to date the partitions of these numbers.
 
-    `starts` says where a source goes on that has no progress yet; without it, at its first record.
+    Raises `StateUnfit`, `ChangelogLost`, `StoreDamaged`, `StoreFailed`, `LogError`. `starts` says where a source goes
+    on that has no progress yet; without it, at its first record.
     """
     started = time.perf_counter()
     deadline = time.monotonic() + lock_wait_s
@@ -148,8 +150,8 @@ def _assemble(
     for source in group.sources:
         if number < source.topic.partitions:
             name = source.topic.name
-            written = _newer(store, name, progress.get(name))
-            grown = _check_fit(group, source, written, topic_ids.get(name, "")) if written is not None else []
+            written = _newer(store, name, group.progress.name, progress.get(name))
+            grown = _check_fit(group, source, written, topic_ids) if written is not None else []
             feeds[name] = _feed(source, number, store, written, grown)
     epoch = max([feed.durable.epoch for feed in feeds.values() if feed.durable] or [0])
     if any(feed.grown for feed in feeds.values()):
@@ -160,9 +162,11 @@ def _assemble(
     return Partition(group, number, store, log, feeds, ends, generation, epoch, dict(topic_ids), gaps=gaps)
 
 
-def _newer(store: Store, topic: str, written: Progress | None) -> Progress | None:
+def _newer(store: Store, topic: str, progress_topic: str, written: Progress | None) -> Progress | None:
     raw = store.meta(f"progress:{topic}")
     local = progress_records.decode(raw) if raw is not None else None
+    if local is not None and written is None:
+        raise ChangelogLost(progress_topic)  # what is kept here was said there first
     if local is not None and written is not None:
         return local if local.order > written.order else written
     return written or local
@@ -189,9 +193,13 @@ def _feed(source: Source, number: int, store: Store, progress: Progress | None, 
     return feed
 
 
-def _check_fit(group: Group, source: Source, progress: Progress, topic_id: str) -> list[str]:
-    """Which aggregates were appended since the progress was written, as `table.aggregate`. Raises `StateUnfit`."""
+def _check_fit(group: Group, source: Source, progress: Progress, topic_ids: Mapping[str, str]) -> list[str]:
+    """Which aggregates were appended since the progress was written, as `table.aggregate`.
+
+    Raises `StateUnfit`, and `ChangelogLost` where a changelog is not the topic that it was.
+    """
     name = source.topic.name
+    topic_id = topic_ids.get(name, "")
     if topic_id and progress.topic_id and topic_id != progress.topic_id:
         raise StateUnfit(
             f"topic {name} was deleted and made anew since its tables were written: their offsets mean nothing now; "
@@ -199,6 +207,9 @@ def _check_fit(group: Group, source: Source, progress: Progress, topic_id: str) 
         )
     grown: list[str] = []
     for table in source.tables:
+        changelog = group.changelog(table).name
+        if (now_id := topic_ids.get(changelog)) and progress.changelogs.get(table.name, now_id) != now_id:
+            raise ChangelogLost(changelog)
         if table.name not in progress.schemas:
             continue
         now = table.row.layout
@@ -234,10 +245,7 @@ async def _read_changelogs(
     for tp, (partition, _, cache) in targets.items():
         name = cache.table.name
         if partition.ends[name] > ends[tp]:
-            raise StateUnfit(
-                f"changelog {tp.topic}[{tp.partition}] ends at {ends[tp]}, but local state has read to "
-                f"{partition.ends[name]}: the topic was made anew; delete {partition.store.path} or replay the group"
-            )
+            raise ChangelogLost(tp.topic)
         spans[tp] = (max(starts[tp], partition.ends[name]), ends[tp])
         partition.ends[name] = ends[tp]
     counts = dict.fromkeys(partitions, 0)
@@ -257,10 +265,11 @@ def _check_named_ends(partitions: Mapping[int, Partition]) -> None:
         for feed in partition.feeds.values():
             for name, end in (feed.durable.ends if feed.durable else {}).items():
                 if end > partition.ends.get(name, end):
-                    raise StateUnfit(
-                        f"the changelog of table {name}, partition {partition.number}, ends before what its progress "
-                        "names: the topic lost records or was made anew; replay the group from earliest"
-                    )
+                    raise ChangelogLost(_changelog(partition, name))
+
+
+def _changelog(partition: Partition, table: str) -> str:
+    return next(partition.group.changelog(t).name for t in partition.group.tables if t.name == table)
 
 
 def apply_changelog(partition: Partition, feed: Feed, cache: Cache, records: Sequence[Record]) -> None:
@@ -321,10 +330,7 @@ async def _begin(partitions: Mapping[int, Partition], log: Log, starts: Mapping[
     first = await log.start_offsets([feed.tp for _, feed in new])
     for partition, feed in new:
         if any(partition.ends[cache.table.name] for cache in feed.caches):
-            raise StateUnfit(
-                f"the tables of {feed.tp.topic}[{feed.tp.partition}] have records, but {partition.group.progress.name} "
-                "does not say up to where: the topic lost records or was made anew; replay the group from earliest"
-            )
+            raise ChangelogLost(partition.group.progress.name)
         start = starts.get(feed.tp)
         feed.position = first[feed.tp] if start is None else start
         feed.since = {cache.table.name: feed.position for cache in feed.caches}

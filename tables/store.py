@@ -13,7 +13,7 @@ Meta keys (default column family):
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -28,6 +28,8 @@ DEFAULT = "default"
 WRITE_BUFFER_BYTES = 8 << 20
 ALL_WRITE_BUFFERS_BYTES = 64 << 20
 ALL_BLOCKS_BYTES = 32 << 20
+
+UNWRITABLE = ("Read-only file system", "Permission denied", "Operation not permitted", "No space left")
 
 
 class StoreLocked(MillraceError):
@@ -46,7 +48,7 @@ class Store:
     """The local state of one partition. Keys and values are bytes as `tables.accumulators` writes them."""
 
     def __init__(self, path: Path, tables: Sequence[str]) -> None:
-        """Open or create. Raises `StoreLocked`, `StoreDamaged`."""
+        """Open or create. Raises `StoreLocked`, `StoreDamaged`, `StoreFailed`."""
         self.path = path
         self._families: dict[str, ColumnFamily] = {}
         self._db = _open(path, tables)
@@ -137,7 +139,7 @@ class Change:
         self._db = db
         self._batch = WriteBatch(raw_mode=True)
 
-    def put_all(self, table: str, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+    def put_all(self, table: str, pairs: Iterable[tuple[bytes, bytes]]) -> None:
         """Put key/value pairs."""
         family, put = self._families[table], self._batch.put
         for key, value in pairs:
@@ -212,8 +214,13 @@ def _open(path: Path, tables: Sequence[str]) -> Rdict:
         return Rdict(str(path), options=_options(), column_families=families)
     except Exception as error:
         text = str(error).splitlines()[0]
-        if "lock" in text.lower():
+        if "While lock file" in text or "lock hold by" in text:
             raise StoreLocked(f"state directory {path} is open in another process") from error
+        if any(reason in text for reason in UNWRITABLE):
+            raise StoreFailed(
+                f"state directory {path} cannot be written ({text}): make it writable and start again, or give "
+                "another with --state or MILLRACE_STATE; nothing is lost"
+            ) from error
         raise StoreDamaged(
             f"state directory {path} cannot be opened ({text}); delete it and start again: "
             "the state is restored from the changelogs"

@@ -60,6 +60,7 @@ class Worker:
             driver.log,
             name=self.name,
             lock_wait_s=0,
+            topic_ids=lambda: driver.topic_ids,
             monotonic=lambda: driver.now_s,
             together=in_turn,
         )
@@ -132,6 +133,7 @@ class Driver:
         self.log = MemoryLog(now_ms=start_ms) if log is None else log
         self.batch = batch
         self.now_s = 0.0
+        self.topic_ids: dict[str, str] = {}  # those that have one
         self._root = Path(tempfile.mkdtemp(prefix="millrace-driver-", dir=memory_directory()))
         self._topics = {topic.name: topic for topic in topology.topics()}
         self.worker = self.add_worker("w0")

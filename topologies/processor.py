@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, cast
 from streams.cluster import Cluster
 from streams.errors import MillraceError
 from streams.kafka_log import KafkaLog
-from streams.log import TP, LogError
-from streams.topics import ensure_topics, topic_ids
+from streams.log import TP, LogError, TopicGone
+from streams.topics import topic_ids
 from tables.engine import Engine
 from tables.partition import Gap
+from topologies.kept_topics import ensure_all, explained, kept_topics
 from topologies.topology import Topology
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class EngineProcessor:
 
     async def start(self) -> None:
         """Create what topics are missing and connect. Raises MillraceError with one readable line."""
-        await asyncio.to_thread(ensure_topics, self.cluster, self.topology.topics())
-        names = [source.topic.name for source in self.engine.group.sources]
+        await ensure_all(self.cluster, self.topology)
+        names = [*(source.topic.name for source in self.engine.group.sources), *kept_topics(self.engine.group)]
         self._ids = await asyncio.to_thread(topic_ids, self.cluster, names)
         await self.log.start()
 
@@ -82,6 +83,8 @@ class EngineProcessor:
             try:
                 positions = await self.engine.restore(numbers, generation, starts)
                 break
+            except TopicGone as gone:
+                raise explained(gone, self.engine.group) from gone
             except LogError as error:
                 if not left:
                     raise
@@ -112,7 +115,10 @@ class EngineProcessor:
 
     async def flush(self) -> dict[TP, int]:
         """Make what was applied durable; returns what may be committed."""
-        return await self.engine.flush()
+        try:
+            return await self.engine.flush()
+        except TopicGone as gone:
+            raise explained(gone, self.engine.group) from gone
 
     def positions(self) -> dict[TP, int]:
         """Where each source partition goes on."""

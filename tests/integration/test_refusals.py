@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
-from fleet import Fleet, Shop, free_port, new_prefix, wait_applied
+from fleet import Fleet, Shop, assert_exact, free_port, new_prefix, wait_applied
 
 from streams.cluster import Cluster
-from streams.topics import ensure_topics
+from streams.topics import ensure_topics, missing_topics
+from topologies.chaos.unwritable import unwritable
 
 
 def refused(fleet: Fleet, *arguments: str) -> str:
@@ -84,3 +85,50 @@ def test_a_state_directory_that_cannot_be_written_is_told(kafka: Cluster, tmp_pa
     fleet = Fleet(kafka, tmp_path, shop.settings.prefix, settings={"MILLRACE_STATE": "/proc/nowhere/state"})
     assert "/proc/nowhere/state" in refused(fleet)
     assert "/proc/nowhere/state" in refused(fleet, "--name", "w0")
+
+
+def delete_topic(cluster: Cluster, name: str) -> None:
+    admin = AdminClient(cluster.librdkafka())
+    for done in admin.delete_topics([name], operation_timeout=20).values():
+        done.result(20)
+
+
+def test_a_deleted_changelog_is_told_by_running_and_by_starting_workers_and_stays_deleted(
+    kafka: Cluster, tmp_path: Path
+) -> None:
+    shop = Shop(kafka, new_prefix("lost"))
+    lost = shop.group.changelog(shop.group.tables[0]).name
+    with Fleet(kafka, tmp_path, shop.settings.prefix) as fleet:
+        worker = fleet.start("w0")
+        shop.send(2_000)
+        wait_applied(shop)
+        with shop.load(2_000):
+            delete_topic(kafka, lost)
+            assert worker.process.wait(40) == 1
+        line = worker.text().strip().splitlines()[-1]
+        assert line.startswith(f"error: topic {lost} was deleted"), line
+        assert "millrace replay" in line
+        assert refused(fleet, "--name", "w0") == line
+        fleet.wipe_state()
+        assert refused(fleet, "--name", "w0") == line
+        ended = fleet.run_to_its_end("views", "--port", str(free_port()))
+        assert the_line(ended) == line
+    assert missing_topics(kafka, [lost]) == {lost}
+
+
+def test_a_read_only_store_is_told_and_is_not_to_be_deleted(kafka: Cluster, tmp_path: Path) -> None:
+    shop = Shop(kafka, new_prefix("sealed"))
+    with Fleet(kafka, tmp_path, shop.settings.prefix) as fleet:
+        worker = fleet.start("w0")
+        shop.send(1_000)
+        wait_applied(shop)
+        assert worker.end() == 0
+        sealed = fleet.state / shop.group.name / "1"
+        with unwritable(sealed):
+            line = refused(fleet, "--name", "w0")
+        assert str(sealed) in line
+        assert "cannot be" in line
+        fleet.start("w0")
+        shop.send(500)
+        wait_applied(shop)
+        assert_exact(shop)

@@ -15,9 +15,10 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from streams.cluster import Cluster
 from streams.errors import BrokerUnreachable
 from streams.kafka_log import stop_consumer
-from streams.log import TP
+from streams.log import TP, LogError
 from streams.topics import Topic, ensure_topics, topic_ids
 from tables.read_model import ReadModel, partitions_of
+from topologies.kept_topics import refuse_lost
 from topologies.views.freshness import Tracker
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Follower:
             except OffsetOutOfRangeError:
                 logger.warning("the changelogs do not reach back to the local copy: it begins anew")
                 self._begin_anew()
-            except (ConnectionLost, BrokerUnreachable, KafkaError, OSError, TimeoutError) as error:
+            except (ConnectionLost, BrokerUnreachable, KafkaError, LogError, OSError, TimeoutError) as error:
                 self._lost(error)
                 await asyncio.sleep(RETRY_S)
 
@@ -80,6 +81,7 @@ class Follower:
 
     async def _follow(self) -> None:
         await reach(self.cluster)
+        await refuse_lost(self.cluster, self.model.group)
         await asyncio.to_thread(ensure_topics, self.cluster, self.topics)
         followed = {tp.topic for tp in self.model.positions()}
         ids = await asyncio.to_thread(topic_ids, self.cluster, followed)
