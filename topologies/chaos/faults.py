@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from streams.errors import MillraceError
+from streams.kafka_log import REQUEST_TIMEOUT_MS
 from tables.points import POINTS
-from topologies.chaos.fleet import Fleet
+from topologies.chaos.fleet import Fleet, owned_by
+from topologies.chaos.lost_topic import delete_changelog
+from topologies.chaos.unwritable import unwritable
 
 THIRD = 2
 DIES_WITHIN_S = 20.0
@@ -92,13 +95,43 @@ def pause_and_wipe(fleet: Fleet, rng: random.Random) -> None:
 
 
 def broker(fleet: Fleet, rng: random.Random) -> None:
-    """A broker node is killed and started again."""
+    """A broker node is killed and started again, or all of them at once."""
     if fleet.broker is None:
         raise MillraceError("broker faults need the embedded broker")
-    node = rng.choice([node.node for node in fleet.broker.status().nodes])
-    fleet.broker.kill(node)
+    nodes = [node.node for node in fleet.broker.status().nodes]
+    for node in rng.choice([[rng.choice(nodes)], nodes]):
+        fleet.broker.kill(node)
     time.sleep(rng.uniform(0.5, 3))
-    fleet.broker.start_node(node)
+    fleet.broker.up()
+
+
+def broker_away(fleet: Fleet, rng: random.Random) -> None:
+    """All nodes are killed, and stay away for longer than a flush waits for its acknowledgements."""
+    if fleet.broker is None:
+        raise MillraceError("broker faults need the embedded broker")
+    for node in fleet.broker.status().nodes:
+        fleet.broker.kill(node.node)
+    time.sleep(REQUEST_TIMEOUT_MS / 1000 + rng.uniform(1, 3))
+    fleet.broker.up()
+
+
+def read_only(fleet: Fleet, rng: random.Random) -> None:
+    """A worker's directory, or that of one of its partitions, turns read-only: it must not start on it."""
+    slot = _any(fleet, rng)
+    owned = owned_by(fleet.ports[slot]) or [0]
+    place = fleet.settings.state_dir / fleet.group
+    with unwritable(place / str(rng.choice(owned)) if rng.random() < 0.5 else place):
+        time.sleep(rng.uniform(0, 1))
+        if not fleet.died(slot, 0):  # what it has to write there has already ended some
+            fleet.kill(slot)
+        fleet.start(slot)
+        if not fleet.died(slot, DIES_WITHIN_S):
+            fleet.kill(slot)
+            raise MillraceError(f"worker-{slot} runs on a read-only directory")
+        line = fleet.last_line(slot)
+        if "error:" not in line or "cannot be" not in line:
+            raise MillraceError(f"worker-{slot} ended on a read-only directory without a clear line: {line!r}")
+    fleet.start(slot)
 
 
 def corrupt(fleet: Fleet, rng: random.Random) -> None:
@@ -165,6 +198,12 @@ FAULTS: dict[str, Fault] = {
     "pause": pause,
     "pause-wipe": pause_and_wipe,
     "broker": broker,
+    "broker-away": broker_away,
     "corrupt": corrupt,
     "full": full,
+    "read-only": read_only,
+    "delete-changelog": delete_changelog,
 }
+# They take half a minute, or end a run: for some runs only.
+RARE = ("broker-away",)
+LAST = ("delete-changelog",)

@@ -13,12 +13,13 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from streams.broker import Broker
 from streams.errors import MillraceError
 from streams.simulator.ledger import Ledger
-from streams.simulator.run import plan_run
+from streams.simulator.run import Plan, plan_run
 from streams.simulator.settings import ShopSettings
 from streams.topics import ORDER_EVENTS, ensure_topics
-from topologies.chaos.compare import compare_all
-from topologies.chaos.faults import FAULTS
+from topologies.chaos.compare import compare_all, own_topic_of
+from topologies.chaos.faults import FAULTS, LAST, RARE
 from topologies.chaos.fleet import Fleet
+from topologies.chaos.watch import Watch, watching
 from topologies.demo.client import Client
 from topologies.demo.processes import Children
 from topologies.demo.run import Demo
@@ -27,6 +28,8 @@ from topologies.settings import Settings
 
 BETWEEN_S = (0.3, 1.5)
 SETTLE_S = 240.0
+# At 4,000 events a second and five flushes there is hardly a moment without; right after a flush it may be one.
+AT_STAKE_S = 2.0
 # Segments that roll at once and a cleaner that may take them: what compaction can break, it breaks in a run.
 SMALL_SEGMENTS = {
     "segment.ms": "1000",
@@ -39,11 +42,16 @@ SMALL_SEGMENTS = {
 
 @dataclass
 class Outcome:
-    """What one run came to."""
+    """What one run came to.
+
+    `faults` are those that counted, in order; `idle` those at whose moment nothing was at stake. `refused`: the last
+    fault was one that nobody may go on after, and nobody did; what was compared, was compared before it.
+    """
 
     seed: int
     faults: list[str] = field(default_factory=list)
-    counted: int = 0
+    idle: list[str] = field(default_factory=list)
+    refused: bool = False
     events: int = 0
     cells: int = 0
     mismatches: list[str] = field(default_factory=list)
@@ -56,9 +64,21 @@ class Outcome:
 
 
 def schedule(seed: int, count: int, names: Sequence[str]) -> list[str]:
-    """The faults of a run, in order: the same for the same seed."""
-    rng = random.Random(seed)
-    return [rng.choice(list(names)) for _ in range(count)]
+    """The faults of a run, in order: the same for the same seed, and all equally often over consecutive seeds.
+
+    Rare ones come in every fifth run, and those that end a run, too. Runs draw from one endless deck, which has every
+    name once before any comes again.
+    """
+    usual = [name for name in names if name not in (*RARE, *LAST)]
+    drawn: list[str] = []
+    for place in range(seed * count, (seed + 1) * count) if usual else ():
+        deck, at = divmod(place, len(usual))
+        drawn.append(random.Random(deck).sample(usual, len(usual))[at])
+    random.Random(seed).shuffle(drawn)
+    alone = not usual
+    rare = [name for name in RARE if name in names and (alone or seed % 5 == 2)]
+    last = [name for name in LAST if name in names and (alone or seed % 5 == 0)]
+    return rare + drawn[len(rare) :] + last
 
 
 def run_once(
@@ -71,39 +91,109 @@ def run_once(
     rate: float,
     report: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Run the sales topology under these faults. `settings` have a prefix and a state directory of the run's own."""
+    """Run the sales topology under these faults. `settings` have a prefix and a state directory of the run's own.
+
+    Faults that did not count come again at the end, until as many have counted as were asked for.
+    """
     began = time.monotonic()
     outcome = Outcome(seed)
     rng = random.Random(seed)
     with ExitStack() as stack:
         children = stack.enter_context(Children(directory / "logs", environment_of(settings)))
         ledger = Ledger(settings.partitions, currency=settings.currency)
-        shop = ShopSettings(seed=seed, topics=(ORDER_EVENTS.name,), duplicates=0.01, late_sessions=0.01)
-        plan = plan_run(shop, now_ms=time.time_ns() // 1_000_000, rate=rate, speed=20.0)
         client = Client(f"http://127.0.0.1:{settings.views_port}", settings.read_token)
-        demo = Demo(settings, children, client, plan, ledger)
+        demo = Demo(settings, children, client, _plan(seed, rate), ledger)
         stack.callback(demo.end)
-        fleet = _start(settings, children, broker, demo)
-        demo.simulate()
-        for name in faults:
-            time.sleep(rng.uniform(*BETWEEN_S))
-            report(name)
-            sent = demo.sent.events
-            FAULTS[name](fleet, rng)
-            fleet.wait_ready()
-            outcome.faults.append(name)
-            # The load never pauses, so there is unflushed state at any moment that events are being sent.
-            outcome.counted += demo.sent.events > sent and demo.simulating
-        demo.stop.set()
-        demo.wait(lambda: not demo.simulating, SETTLE_S, "the simulator has not ended")
-        report("settling")
-        demo.wait(demo.caught_up, SETTLE_S, "the views have not caught up")
-        for name, comparison in compare_all(settings, ledger, client).items():
-            outcome.cells += comparison.cells
-            outcome.mismatches += [f"{name}: {mismatch}" for mismatch in comparison.mismatches]
-        outcome.events = demo.sent.events
+        try:
+            fleet = _start(settings, children, broker, demo)
+            orders = own_topic_of(settings)[0].name
+            watch = stack.enter_context(watching(settings, fleet.group, orders))
+            striking = Striking(fleet, demo, watch, rng, outcome, report)
+            demo.simulate()
+            striking.all([name for name in faults if name not in LAST])
+            _settle_and_compare(striking, ledger, client)
+            outcome.events = demo.sent.events
+            if last := [name for name in faults if name in LAST]:
+                # After what nobody goes on after, nothing is compared: the ledger hears no more.
+                demo.ledger, demo.plan = None, _plan(seed + 1_000_000, rate)
+                demo.simulate()
+                striking.last(last)
+                outcome.refused = True
+        except MillraceError as error:
+            outcome.mismatches.append(str(error))
     outcome.seconds = round(time.monotonic() - began, 1)
     return outcome
+
+
+def _plan(seed: int, rate: float) -> Plan:
+    shop = ShopSettings(seed=seed, topics=(ORDER_EVENTS.name,), duplicates=0.01, late_sessions=0.01)
+    return plan_run(shop, now_ms=time.time_ns() // 1_000_000, rate=rate, speed=20.0)
+
+
+@dataclass
+class Striking:
+    """Does faults under load, and notes whether each counted."""
+
+    fleet: Fleet
+    demo: Demo
+    watch: Watch
+    rng: random.Random
+    outcome: Outcome
+    report: Callable[[str], None]
+
+    def all(self, names: Sequence[str]) -> None:
+        """These faults, and again those that did not count, until all have, or three times as many were tried."""
+        waiting = list(names)
+        for _ in range(3 * len(names)):
+            if not waiting:
+                return
+            name = waiting.pop(0)
+            if not self._strike(name, lambda: self.fleet.wait_ready()):
+                waiting.append(name)
+        if waiting:
+            raise MillraceError(f"faults that never counted: {', '.join(waiting)}")
+
+    def last(self, names: Sequence[str]) -> None:
+        """Faults after which no worker is left."""
+        for name in names:
+            self._strike(name, lambda: None)
+
+    def _strike(self, name: str, then: Callable[[], None]) -> bool:
+        """Do one; returns whether it counted.
+
+        It counts while something is at stake: at its moment the group had records to make durable or to recover, and
+        the load went on until it was over.
+        """
+        time.sleep(self.rng.uniform(*BETWEEN_S))
+        began, sent = time.monotonic(), self.demo.sent.events
+        counts = self._at_stake()
+        FAULTS[name](self.fleet, self.rng)
+        then()
+        counts = counts and self.demo.simulating and self.demo.sent.events > sent
+        (self.outcome.faults if counts else self.outcome.idle).append(name)
+        self.report(f"{name}: {'counted' if counts else 'nothing at stake'}, {time.monotonic() - began:.1f} s")
+        return counts
+
+    def _at_stake(self) -> bool:
+        deadline = time.monotonic() + AT_STAKE_S
+        while not (found := self.watch.uncommitted() > 0) and time.monotonic() < deadline:
+            pass
+        return found
+
+
+def _settle_and_compare(striking: Striking, ledger: Ledger, client: Client) -> None:
+    demo, outcome = striking.demo, striking.outcome
+    began = time.monotonic()
+    demo.stop.set()
+    demo.wait(lambda: not demo.simulating, SETTLE_S, "the simulator has not ended")
+    demo.wait(demo.caught_up, SETTLE_S, "the views have not caught up")
+    caught_up = time.monotonic()
+    for name, comparison in compare_all(demo.settings, ledger, client).items():
+        outcome.cells += comparison.cells
+        outcome.mismatches += [f"{name}: {mismatch}" for mismatch in comparison.mismatches]
+    took = time.monotonic() - caught_up
+    striking.report(f"settled in {caught_up - began:.1f} s, compared in {took:.1f} s")
+    demo.stop.clear()
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
