@@ -25,7 +25,9 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
+from typing import cast
 
 from streams.codecs import decoder
 from streams.dedupe import Seen
@@ -274,33 +276,27 @@ def _changelog(partition: Partition, table: str) -> str:
 
 def apply_changelog(partition: Partition, feed: Feed, cache: Cache, records: Sequence[Record]) -> None:
     """Take a stretch of a changelog into the store, and remember how far it was read."""
-    name = cache.table.name
+    name, end = cache.table.name, records[-1].offset + 1
     best, disorder = _best(records)
-    # A slice newer than any stored has nothing to compare with: most of a restore from nothing is spared the look.
-    first_new = encode_key(cache.newest_stored + 1, "")
-    known = [key for key in best if key < first_new]
-    stored = dict(zip(known, partition.store.get_many(name, known), strict=True))
-    puts = []
-    for key, value in best.items():
-        old = stored.get(key)
-        if value is None or old is None or value[STAMP_SLICE] > old[STAMP_SLICE]:
-            if value is not None:
-                puts.append((key, value))
-        elif value[STAMP_SLICE] < old[STAMP_SLICE]:
-            disorder = records[0].offset
+    if _drop_outdone(best, cache):
+        disorder = records[0].offset
     change = partition.store.change()
-    change.put_all(name, puts)
-    change.delete_all(name, [key for key, value in best.items() if value is None])
-    change.meta(f"next:{name}", str(records[-1].offset + 1).encode())
+    gone = [key for key, value in best.items() if value is None]
+    change.delete_all(name, gone)
+    for key in gone:
+        del best[key]
+    puts = cast(dict[bytes, bytes], best)
+    change.put_all(name, puts.items())
+    change.meta(f"next:{name}", str(end).encode())
     if disorder is not None:
         start = partition.gaps.get(name, (disorder, 0))[0]
-        partition.gaps[name] = (start, records[-1].offset + 1)
+        partition.gaps[name] = (start, end)
         change.gap(name, partition.gaps[name])
     if puts:
         # Of all epochs: a zombie's cell of an older one may be the furthest.
-        top = max(value[OFFSET_SLICE] for _, value in puts)
+        top = max(map(itemgetter(OFFSET_SLICE), puts.values()))
         feed.highest = max(feed.highest, int.from_bytes(top, "big"))
-        cache.stored_up_to(int.from_bytes(max(key for key, _ in puts)[:8], "big"))
+        cache.stored_up_to(int.from_bytes(max(puts)[:8], "big"))
     change.meta(f"highest:{feed.tp.topic}", str(feed.highest).encode())
     change.write()
 
@@ -308,21 +304,39 @@ def apply_changelog(partition: Partition, feed: Feed, cache: Cache, records: Seq
 def _best(records: Sequence[Record]) -> tuple[dict[bytes, bytes | None], int | None]:
     """Each key's record with the highest stamp, a tombstone before what came earlier; and where disorder begins.
 
-    Disorder is a key's record with a lower stamp than the one before it. Runs for every record of a restore.
+    There is disorder if a key's last record, which is what compaction keeps, is not its best. Runs for every record
+    of a restore, so what does not need Python's own loop is left to `dict`.
     """
-    best: dict[bytes, bytes | None] = {}
+    keys, values = [record.key for record in records], [record.value for record in records]
+    last = dict(zip(keys, values, strict=True))
+    best: dict[bytes | None, bytes | None] = last
     disorder: int | None = None
-    get = best.get
-    for record in records:
-        key, value = record.key, record.value
-        if key is None:
-            continue
-        known = get(key)
-        if known is None or value is None or value[STAMP_SLICE] >= known[STAMP_SLICE]:
-            best[key] = value
-        elif disorder is None:
-            disorder = record.offset
-    return best, disorder
+    if len(last) < len(keys):
+        best = {}
+        for key, value in zip(keys, values, strict=True):
+            known = best.get(key)
+            if known is None or value is None or value[STAMP_SLICE] >= known[STAMP_SLICE]:
+                best[key] = value
+        outdone = {key for key, value in best.items() if value is not last[key]}
+        disorder = next((record.offset for record in records if record.key in outdone), None) if outdone else None
+    best.pop(None, None)
+    return cast(dict[bytes, bytes | None], best), disorder
+
+
+def _drop_outdone(best: dict[bytes, bytes | None], cache: Cache) -> bool:
+    """Leave out what the store has with the same stamp or a higher one; returns whether there was a higher one.
+
+    A slice newer than any stored has nothing to compare with: most of a restore from nothing is spared the look.
+    """
+    first_new = encode_key(cache.newest_stored + 1, "")
+    known = [key for key in best if key < first_new]
+    higher = False
+    for key, old in zip(known, cache.store.get_many(cache.table.name, known), strict=True):
+        value = best[key]
+        if value is not None and old is not None and value[STAMP_SLICE] <= old[STAMP_SLICE]:
+            higher = higher or value[STAMP_SLICE] < old[STAMP_SLICE]
+            del best[key]
+    return higher
 
 
 async def _begin(partitions: Mapping[int, Partition], log: Log, starts: Mapping[TP, int | None]) -> None:
