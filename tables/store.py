@@ -77,6 +77,18 @@ class Store:
             yield key, it.value()
             it.next()
 
+    def scan_back(self, table: str, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Key and value of `[start, end)` from the last key to the first."""
+        it = self._data[table].iter()
+        it.seek_for_prev(end)
+        while it.valid():
+            key = it.key()
+            if key < start:
+                return
+            if key < end:
+                yield key, it.value()
+            it.prev()
+
     def newest_key(self, table: str) -> bytes | None:
         """The last key in key order: its slice is the newest stored."""
         it = self._data[table].iter()

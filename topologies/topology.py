@@ -21,9 +21,13 @@ from streams.topics import Topic
 from tables.aggregates import Aggregate
 from tables.finals import partials_topic, with_finals
 from tables.table import DAY_S, Fold, Group, Source, Table
+from tables.topic_copy import Copied
+from tables.topic_copy import TimeOf as TimeOfRecord
 
 F = TypeVar("F", bound=Fold)
 View = Callable[..., Awaitable[Any] | Any]
+Background = Callable[[Any], Awaitable[None]]
+B = TypeVar("B", bound=Background)
 
 
 @dataclass
@@ -33,6 +37,8 @@ class Topology:
     name: str
     sources: dict[str, Source] = field(default_factory=dict)
     views: dict[str, View] = field(default_factory=dict)
+    copies: dict[str, Copied] = field(default_factory=dict)
+    backgrounds: dict[str, Background] = field(default_factory=dict)
 
     def source(self, topic: Topic, *, time: EventTime | None = None, time_of: TimeOf | None = None) -> "Topology":
         """Say how a topic's event time is read: slices, grace, and where in the event the time is (ms).
@@ -71,11 +77,24 @@ class Topology:
             raise ValueError(f"topic {topic.name} is declared twice, and differently")
         self.sources[topic.name] = replace(source, tables=(*source.tables, table))
 
-    def view(self, path: str) -> Callable[[View], View]:
-        """Serve the decorated function's answer as JSON under a path of the view server.
+    def copy(self, topic: Topic, *, time_of: TimeOfRecord | None = None, keep: int | None = None) -> "Topology":
+        """Have the view server keep a copy of a compacted derived topic, for the views: `reader.copies[topic.name]`.
 
-        It is called with the read model (`tables.read_model`) and the query parameters as a mapping. What it answers
-        gets `freshness` beside it; raise `topologies.views.BadParameter` for parameters that are not right.
+        With `time_of(key, value)`, a time in ms or None, its records can be listed newest first; with `keep` only so
+        many of them are kept.
+        """
+        if topic.name in self.copies:
+            raise ValueError(f"topic {topic.name} is copied already")
+        self.copies[topic.name] = Copied(topic, time_of, keep)
+        return self
+
+    def view(self, path: str) -> Callable[[View], View]:
+        """Serve the decorated function's answer as JSON under a path of the view server, such as `/api/things/{id}`.
+
+        It is called with a reader (`topologies.views.Reader`, which is also all that the read model is) and the
+        parameters: one mapping of the query's and the path's, percent-decoded. What it answers gets `freshness`
+        beside it, unless it says its own; raise `topologies.views.BadParameter` for parameters that are not right and
+        `NotFound` for what is not there.
         """
 
         def declare(view: View) -> View:
@@ -83,6 +102,18 @@ class Topology:
             return view
 
         return declare
+
+    def background(self, function: B) -> B:
+        """Run the decorated async function beside the view server: it computes for the views what takes long.
+
+        It is called with the same reader as the views, hands over with `reader.post`, and must give way to others
+        (`await asyncio.sleep(0)`) every few milliseconds. One that raises is started again, at growing intervals.
+        """
+        name = str(getattr(function, "__name__", ""))
+        if name in self.backgrounds:
+            raise ValueError(f"there are two background functions {name!r}")
+        self.backgrounds[name] = function
+        return function
 
     @property
     def group(self) -> Group:

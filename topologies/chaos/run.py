@@ -214,7 +214,7 @@ def _start(settings: Settings, children: Children, broker: Broker | None, demo: 
     fleet = Fleet(settings, children, settings.prefix + GROUP, broker)
     for slot in (0, 1):
         fleet.start(slot)
-    children.start("views", ["views", "--port", str(settings.views_port)])
+    children.start("views", ["views", "--topology", "analytics", "--port", str(settings.views_port)])
     demo.wait(demo.views_answer, 60.0, "the view server does not answer")
     fleet.wait_ready()
     return fleet

@@ -69,7 +69,7 @@ class Demo:
         self.ports = [claim_port(settings.state_dir, settings.worker_port) for _ in range(workers)]
         for number in range(workers):
             self.start_worker(number)
-        self.children.start("views", ["views", "--port", str(settings.views_port)])
+        self.children.start("views", ["views", "--topology", "analytics", "--port", str(settings.views_port)])
         self.wait(self.views_answer, READY_S, "the view server does not answer")
 
     @property
