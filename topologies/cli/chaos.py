@@ -183,5 +183,7 @@ def _settings(place: Place, number: int) -> Settings:
         state_dir=place.directory / f"state-{number}",
         views_port=port,
         prefix=f"chaos-{number}-",
+        # Claimed among the workers of one state directory; far from those of other runs on this machine.
+        worker_port=10_000 + secrets.randbelow(10_000),
         session_s=SESSION_S,
     )
