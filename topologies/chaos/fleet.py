@@ -6,7 +6,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import orjson
 from streams.broker import Broker
 from streams.errors import MillraceError
 from topologies.chaos.points import VARIABLE
-from topologies.demo.processes import Child, Children
+from topologies.demo.processes import MILLRACE, Child, Children
 from topologies.names import claim_port
 from topologies.settings import Settings
 
@@ -23,9 +23,18 @@ READY_S = 90.0
 POLL_S = 0.05
 
 
+def millrace_worker(slot: int, port: int) -> Sequence[str]:
+    """The arguments of a slot's worker, with a name, so that it is back soon."""
+    return ["worker", "analytics", "--name", f"w{slot}", "--port", str(port), "-l", "warning"]
+
+
 @dataclass
 class Fleet:
-    """Workers by their slot number, each with its name and port for the whole run."""
+    """Workers by their slot number, each with its name and port for the whole run.
+
+    A worker is `program` with the arguments that `worker` gives for a slot and a port; it answers `/readyz` with
+    its partitions, and keeps its state in directories of the group's that begin with a digit.
+    """
 
     settings: Settings
     children: Children
@@ -33,14 +42,18 @@ class Fleet:
     broker: Broker | None = None
     workers: dict[int, Child] = field(default_factory=dict)
     ports: dict[int, int] = field(default_factory=dict)
+    program: Sequence[str] = MILLRACE
+    worker: Callable[[int, int], Sequence[str]] = millrace_worker
 
     def start(self, slot: int, *, fault: str = "", file_limit: int | None = None) -> None:
         """Start the worker of a slot, with a fault to come or a limit on the size of its files."""
         if slot not in self.ports:
             self.ports[slot] = claim_port(self.settings.state_dir, self.settings.worker_port)
-        arguments = ["worker", "analytics", "--name", f"w{slot}", "--port", str(self.ports[slot]), "-l", "warning"]
+        arguments = self.worker(slot, self.ports[slot])
         environment = {VARIABLE: fault} if fault else {}
-        self.workers[slot] = self.children.start(f"worker-{slot}", arguments, environment, file_limit=file_limit)
+        self.workers[slot] = self.children.start(
+            f"worker-{slot}", arguments, environment, file_limit=file_limit, program=self.program
+        )
 
     def kill(self, slot: int) -> None:
         """End a worker as a power cut would."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from streams.errors import MillraceError
 
 END_S = 15.0
-MILLRACE = "from topologies.cli import main; main()"
+MILLRACE = (sys.executable, "-c", "from topologies.cli import main; main()")
 
 
 @dataclass
@@ -40,8 +40,9 @@ class Children:
         environment: Mapping[str, str] | None = None,
         *,
         file_limit: int | None = None,
+        program: Sequence[str] = MILLRACE,
     ) -> Child:
-        """Run `millrace` with these arguments, out of reach of the terminal's Ctrl-C, which is ours to pass on.
+        """Run `millrace`, or another program, out of reach of the terminal's Ctrl-C, which is ours to pass on.
 
         `environment` adds to that of all children; no file of the child may grow beyond `file_limit` bytes.
         """
@@ -54,7 +55,7 @@ class Children:
         log = self.directory / f"{name}.log"
         with log.open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-c", MILLRACE, *arguments],
+                [*program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
