@@ -18,6 +18,7 @@ from typing import Any
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from streams.errors import MillraceError
 from streams.simulator.ledger import Cell, Ledger
 from streams.simulator.run import Plan, plan_run
 from streams.simulator.settings import ShopSettings
@@ -33,8 +34,8 @@ from topologies.settings import Settings
 
 FAULTS_FOR_ALL = ("kill", "wipe", "join-leave", "pause")
 SPEED = 20.0
-READY_S = 60.0
-SETTLE_S = 90.0
+READY_S = 45.0
+SETTLE_S = 75.0
 # Nothing more may come into the changelog for so long; a transaction left open is taken back after a minute.
 QUIET_S = 3.0
 
@@ -62,9 +63,10 @@ class Verdict:
 
 @dataclass
 class Run:
-    """One target under one schedule: `restarts` of workers that ended by themselves or never got ready.
+    """One target under one schedule.
 
-    `behind` is how many records the group had not committed when the time to settle was over.
+    `restarts` of workers that ended by themselves or hung; `wiped`: how often their state had to be deleted, as Faust
+    asks for, for them to get ready at all; `behind`: records that were not committed when the time to settle was over.
     """
 
     target: str
@@ -72,8 +74,14 @@ class Run:
     faults: list[str] = field(default_factory=list)
     verdict: Verdict = Verdict()
     restarts: int = 0
+    wiped: int = 0
     behind: int = 0
     seconds: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        """Whether all was taken, and every cell is right."""
+        return self.verdict.exact and not self.behind
 
 
 def judge(ledger: Mapping[tuple[int, str], Cell], found: Cells) -> Verdict:
@@ -92,15 +100,29 @@ def judge(ledger: Mapping[tuple[int, str], Cell], found: Cells) -> Verdict:
 
 
 class Supervised(Fleet):
-    """A fleet whose workers are started again when they end by themselves, or when it never gets ready."""
+    """A fleet whose workers are started again when they end by themselves, and on empty state if they never get ready.
+
+    Faust's message for a store that is ahead of its changelog is to delete it: an operator would, in the end.
+    """
 
     restarts: int = 0
+    wiped: int = 0
 
     def wait_ready(self) -> None:
-        """Wait until all partitions are owned; everything is started anew, once, if that does not come."""
+        """Wait until all partitions are owned. Raises MillraceError when that does not come on empty state either."""
+        if self._ready_within(READY_S):
+            return
+        self.wiped += 1
+        slots = list(self.workers)
+        for slot in slots:
+            self.kill(slot)
+        self.wipe()
+        for slot in slots:
+            self.start(slot)
         if not self._ready_within(READY_S):
-            self.restart()
-            super().wait_ready()
+            raise MillraceError(
+                f"workers are not ready on empty state either; the logs are in {self.children.directory}"
+            )
 
     def restart(self) -> None:
         """Start every worker anew."""
@@ -170,7 +192,7 @@ def run_target(
             time.sleep(POLL_S)
         report("settling")
         done.behind = settle(target, settings, fleet)
-        done.restarts = fleet.restarts
+        done.restarts, done.wiped = fleet.restarts, fleet.wiped
         for slot in list(fleet.workers):
             fleet.end(slot)
         done.verdict = judge(ledger.cells("region"), target.cells(settings))

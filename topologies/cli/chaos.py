@@ -23,10 +23,13 @@ from streams.errors import MillraceError
 from topologies.chaos.faults import FAULTS
 from topologies.chaos.run import Outcome, run_once, schedule
 from topologies.cli.broker import bring_up
+from topologies.cli.chaos_beside import RATE as RATE_BESIDE
+from topologies.cli.chaos_beside import beside
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.settings import Settings, find_cluster, home_directory
 
 SHOWN = 10
+RATE = 4000.0
 SESSION_S = 4.0
 # Short sessions, so that a paused worker is a zombie soon, and a cleaner that looks often.
 PROPERTIES = {"group.min.session.timeout.ms": "1000", "log.cleaner.backoff.ms": "200"}
@@ -41,7 +44,13 @@ Count = Annotated[
 ]
 Only = Annotated[str | None, typer.Option("--only", help=f"Choose among these alone: {', '.join(FAULTS)}.")]
 Nodes = Annotated[int, typer.Option("--nodes", help="Of the embedded broker: 1 or 3.")]
-Rate = Annotated[float, typer.Option("--rate", help="Events per second while the faults happen.")]
+Rate = Annotated[
+    float | None,
+    typer.Option("--rate", help=f"Events per second; else {RATE:,.0f}, beside Faust {RATE_BESIDE:,.0f}."),
+]
+Beside = Annotated[
+    bool, typer.Option("--beside-faust", help="Do the same to plain Faust, and show side by side what each counts.")
+]
 
 
 @dataclass
@@ -65,7 +74,8 @@ def chaos(
     faults: Count = 5,
     only: Only = None,
     nodes: Nodes = 1,
-    rate: Rate = 4000.0,
+    rate: Rate = None,
+    beside_faust: Beside = False,
     bootstrap: Bootstrap = None,
     home: Home = None,
     json: Json = False,
@@ -74,9 +84,17 @@ def chaos(
 
     The last line is one JSON object; the exit code is 0 only if every run was exact. Some runs end with a fault that
     workers must refuse to go on after (`refused_runs`): they were compared before it, and count as exact if they
-    refused. State and logs of a run that was not exact are kept.
+    refused. State and logs of a run that was not exact are kept. Beside Faust, the faults are those that any worker
+    can suffer, and the exit code is 0 only if something was caught there too, with each of its two guarantees.
     """
     console = Console(stderr=True)
+    if beside_faust:
+        with _place(home, nodes, bootstrap) as place:
+            settings_for = partial(_settings, place)
+            found = beside(console, settings_for, place.directory, range(seed, seed + runs), faults, only, rate)
+            place.keep = not found["exact"]
+        _end(found, found["exact"] and found["caught"])
+        return
     outcomes: list[Outcome] = []
     names = _chosen(only, embedded=not (bootstrap or os.environ.get("MILLRACE_BOOTSTRAP")))
     with _place(home, nodes, bootstrap) as place:
@@ -90,7 +108,7 @@ def chaos(
                 place.directory / str(number),
                 number,
                 planned,
-                rate=rate,
+                rate=rate or RATE,
                 report=partial(_report, console),
             )
             outcomes.append(outcome)
@@ -101,8 +119,12 @@ def chaos(
         place.keep = not all(outcome.exact for outcome in outcomes)
         if place.keep:
             console.print(f"state and logs of what was not exact are kept in {place.directory}", markup=False)
-    typer.echo(orjson.dumps(_answer(place, nodes, outcomes)))
-    if place.keep:
+    _end(_answer(place, nodes, outcomes), not place.keep)
+
+
+def _end(answer: dict[str, Any], good: bool) -> None:
+    typer.echo(orjson.dumps(answer))
+    if not good:
         raise typer.Exit(1)
 
 
