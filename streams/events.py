@@ -26,6 +26,8 @@ Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | Name
 Minor = Annotated[int, Meta(ge=0, lt=2**53)]
 Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
 EpochMs = Annotated[int, Meta(ge=0, lt=2**53)]
+# An id made of others: two names, a time, and a word on what it is.
+DerivedId = Annotated[str, Meta(min_length=1, max_length=2 * NAME_CHARS + 64)]
 
 OrderEventType = Literal["order.placed", "order.paid", "order.cancelled", "order.refunded"]
 ActivityType = Literal["product.viewed", "cart.added", "cart.removed", "search.performed", "checkout.started"]
@@ -87,10 +89,47 @@ class PaymentNotification(Struct, frozen=True, gc=False, rename="camel"):
     occurred_at: EpochMs | datetime | None = None
 
 
+class UserSession(Struct, frozen=True, gc=False, rename="camel"):
+    """A session of one user that is over, as `agents.sessions` defines it; times in epoch ms, products as text.
+
+    `end` is the time of its last event and `occurred_at` the same. `viewed` to `searched` are distinct, in the order
+    of their first time; `bought` and `orders` are of the orders placed in it or up to a gap after it. `truncated`
+    says that more was done than is listed.
+    """
+
+    event_id: DerivedId
+    user_id: Name
+    start: EpochMs
+    end: EpochMs
+    occurred_at: EpochMs
+    events: int
+    viewed: tuple[str, ...] = ()
+    carted: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    searched: tuple[str, ...] = ()
+    checkout: bool = False
+    bought: tuple[str, ...] = ()
+    orders: tuple[str, ...] = ()
+    truncated: bool = False
+
+
+class ProductBasket(Struct, frozen=True, gc=False, rename="camel"):
+    """Products seen together in a session, or bought together in an order, as sent to those of one partition.
+
+    `products` are all of them, distinct and sorted; `own` those whose partition the record is in.
+    """
+
+    event_id: DerivedId
+    kind: Literal["seen", "bought"]
+    products: tuple[str, ...]
+    own: tuple[str, ...]
+    occurred_at: EpochMs
+
+
 Event = OrderEvent | UserActivity | PaymentNotification
 
 
-def event_time_ms(event: Event, record_timestamp_ms: int) -> int:
+def event_time_ms(event: Event | UserSession | ProductBasket, record_timestamp_ms: int) -> int:
     """The event's own time in epoch ms, else its record's timestamp.
 
     Sub-millisecond digits are cut off. Raises `Undecodable` for a time before 1970.

@@ -1,6 +1,7 @@
 """Laws of every aggregate: no order, no split, no way over the wire changes a result."""
 
 import random
+from collections import Counter
 from functools import reduce
 from typing import Any
 
@@ -9,7 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tables.aggregates import Aggregate, Count, Distinct, Last, Max, Min, Quantiles, Sum, TopK
+from tables.aggregates import (
+    Aggregate,
+    Count,
+    Distinct,
+    Last,
+    Max,
+    Min,
+    Moments,
+    Quantiles,
+    Sum,
+    Tally,
+    TopK,
+    Trail,
+)
 
 INTS = st.integers(-(2**63), 2**63 - 1)
 IDS = INTS | st.text(min_size=1)
@@ -24,6 +38,9 @@ KINDS: dict[str, tuple[Aggregate[Any], st.SearchStrategy[Any]]] = {
     "distinct": (Distinct(), IDS | st.none()),
     "small distinct": (Distinct(lg_k=7), st.integers(0, 400)),
     "quantiles": (Quantiles(), AMOUNTS | st.floats(0, 1e12) | st.none()),
+    "trail": (Trail(4), st.none() | st.tuples(st.integers(0, 9), st.sampled_from("vc"), st.sampled_from("abcd"))),
+    "moments": (Moments(4), st.none() | st.tuples(st.integers(0, 5), st.sampled_from("+-"), st.sampled_from("abc"))),
+    "tally": (Tally(3), st.none() | st.lists(st.sampled_from("abcdef"), unique=True)),
 }
 
 each = pytest.mark.parametrize("kind", KINDS)
@@ -165,11 +182,23 @@ def test_empty_results_say_that_nothing_was_added() -> None:
         "distinct": 0,
         "small distinct": 0,
         "quantiles": None,
+        "trail": {"steps": [], "dropped": False},
+        "moments": {"moments": [], "dropped": False},
+        "tally": {"counts": {}, "error": 0},
     }
 
 
 @pytest.mark.parametrize(
-    "wrong", [lambda: TopK(0), lambda: Distinct(3), lambda: Quantiles(0), lambda: Quantiles(ranks=(2,))]
+    "wrong",
+    [
+        lambda: TopK(0),
+        lambda: Distinct(3),
+        lambda: Quantiles(0),
+        lambda: Quantiles(ranks=(2,)),
+        lambda: Trail(0),
+        lambda: Moments(0),
+        lambda: Tally(0),
+    ],
 )
 def test_wrong_parameters_are_refused_at_construction(wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"got|give"):
@@ -187,4 +216,43 @@ def test_descriptions_are_stable() -> None:
         "distinct(hll, lg_k=12)",
         "distinct(hll, lg_k=7)",
         "quantiles(ddsketch, accuracy=0.01)",
+        "trail(cap=4)",
+        "moments(cap=4)",
+        "tally(misra-gries, cap=3)",
     ]
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 30), st.sampled_from("vc"), st.sampled_from("abcdef"))),
+    cap=st.integers(1, 8),
+)
+def test_a_trail_is_the_earliest_first_times(steps: list[tuple[int, str, str]], cap: int) -> None:
+    firsts: dict[tuple[str, str], int] = {}
+    for at, action, thing in steps:
+        firsts[action, thing] = min(at, firsts.get((action, thing), at))
+    expected = sorted([at, *pair] for pair, at in firsts.items())
+    result = Trail(cap).result(folded(Trail(cap), steps))
+    assert result == {"steps": expected[:cap], "dropped": len(expected) > cap}
+
+
+@given(moments=st.lists(st.tuples(st.integers(0, 30), st.sampled_from("+-"))), cap=st.integers(1, 8))
+def test_moments_are_the_smallest_of_the_set(moments: list[tuple[int, str]], cap: int) -> None:
+    expected = [list(moment) for moment in sorted(set(moments))]
+    result = Moments(cap).result(folded(Moments(cap), moments))
+    assert result == {"moments": expected[:cap], "dropped": len(expected) > cap}
+
+
+@given(
+    parts=st.lists(st.lists(st.lists(st.sampled_from("abcdefghijkl"), unique=True), max_size=30), max_size=4),
+    cap=st.integers(1, 6),
+)
+def test_a_tally_is_low_by_at_most_its_error_and_that_is_bounded(parts: list[list[list[str]]], cap: int) -> None:
+    tally = Tally(cap)
+    counts, error = tally.merge_all([over_the_wire(tally, folded(tally, part)) for part in parts])
+    exact = Counter(key for part in parts for keys in part for key in keys)
+    assert len(counts) <= 2 * cap
+    assert error <= exact.total() / (cap + 1)
+    assert all(exact[key] - error <= counts.get(key, 0) <= exact[key] for key in exact)
+    assert set(counts) <= set(exact)
+    if len(exact) <= 2 * cap:
+        assert (counts, error) == (dict(exact), 0)
