@@ -68,11 +68,15 @@ class EventTime:
 
 @dataclass(slots=True)
 class Batch:
-    """What a stretch of records came to; the four lists of what is applied run in parallel, in offset order."""
+    """What a stretch of records came to; the five lists of what is applied run in parallel, in offset order.
+
+    `ats` are the events' times, `windows` the starts of their slices, in ms.
+    """
 
     records: list[Record]
     offsets: list[int]
     windows: list[int]
+    ats: list[int]
     events: list[Any]
     dead: list[tuple[Record, str]] = field(default_factory=list)
     late: list[Record] = field(default_factory=list)
@@ -83,6 +87,7 @@ class Batch:
         self.records = [self.records[i] for i in places]
         self.offsets = [self.offsets[i] for i in places]
         self.windows = [self.windows[i] for i in places]
+        self.ats = [self.ats[i] for i in places]
         self.events = [self.events[i] for i in places]
 
 
@@ -118,7 +123,7 @@ class Intake:
             events = [decode(r.value) for r in records]
         except Exception:
             records, events, dead = self._decodable(records)
-        batch = self._take_whole(records, events) if events else Batch([], [], [], [])
+        batch = self._take_whole(records, events) if events else Batch([], [], [], [], [])
         if batch is None:
             batch = self._take_each(records, NO_REPLAYS)
         batch.dead[:0] = dead
@@ -156,10 +161,10 @@ class Intake:
             self.seen.remember_new(hashes, ats)
         self.watermark = newest
         slice_ms = self.rules.slice_ms
-        return Batch(list(records), [r.offset for r in records], [at - at % slice_ms for at in ats], events)
+        return Batch(list(records), [r.offset for r in records], [at - at % slice_ms for at in ats], ats, events)
 
     def _take_each(self, records: Sequence[Record], replays: Mapping[int, int]) -> Batch:
-        batch = Batch([], [], [], [])
+        batch = Batch([], [], [], [], [])
         for record in records:
             original = replays.get(record.offset)
             if original is not None and not self.aside.take_back(original, record.offset):
@@ -189,6 +194,7 @@ class Intake:
         batch.records.append(record)
         batch.offsets.append(record.offset)
         batch.windows.append(at - at % self.rules.slice_ms)
+        batch.ats.append(at)
         batch.events.append(event)
 
     def _decode(self, record: Record) -> Any:

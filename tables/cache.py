@@ -25,6 +25,7 @@ class Cache:
 
     table: Table
     store: Store
+    slice_ms: int
     windows: dict[int, dict[str, Cell]] = field(default_factory=dict)
     dirty: Taken = field(default_factory=list)
     newest_stored: int = -1
@@ -47,6 +48,15 @@ class Cache:
             return None
         raw = self.store.get(self.table.name, name)
         return self.table.row.decode(raw)[1] if raw is not None else None
+
+    def look(self, window: int, key: str) -> Cell | None:
+        """A cell as it is now, None if there is none. Brings nothing into memory; not to be changed."""
+        return self.peek(window, key) or self._stored(window, key)
+
+    def starts(self, windows: list[int]) -> list[int]:
+        """The table's slices that hold these of its source."""
+        width = self.slice_ms
+        return [window - window % width for window in windows]
 
     def peek(self, window: int, key: str) -> Cell | None:
         """A cell if it is in memory."""

@@ -68,7 +68,7 @@ def _rows(model: ReadModel, table: str, start: int, end: int) -> Iterator[Row]:
     stored = model.bounds(table)
     if stored is None:
         return
-    slice_ms = model.group.source_of(table).time.slice_ms
+    slice_ms = model.slice_ms(table)
     first = -(-max(start, stored.start_ms) // slice_ms) * slice_ms
     for at in range(first, min(end, stored.end_ms), slice_ms):
         found = model.results(table, Window(at, at + slice_ms))

@@ -74,7 +74,7 @@ def _second_stage(group: Group, source: Source, table: Table) -> Source:
         retention_s=table.retention_s,
     )
     # No partial is ever late: a partition that lags by days in event time still closes its slices.
-    time = EventTime(source.time.slice_ms, grace_ms=CENTURY_MS, max_ahead_ms=CENTURY_MS)
+    time = EventTime(source.slice_ms(table), grace_ms=CENTURY_MS, max_ahead_ms=CENTURY_MS)
     return Source(
         partials_topic(group, table),
         (keeper,),
@@ -122,16 +122,16 @@ def derived_records(partition: "Partition", feed: "Feed", cache: "Cache") -> lis
 
 
 def _partials(partition: "Partition", feed: "Feed", cache: "Cache") -> list[tuple[TP, Entry]]:
-    rules = feed.source.time
-    closed = rules.closed_before(feed.intake.watermark)
-    start = rules.closed_before(feed.durable.watermark) if feed.durable is not None else 0
+    source, table = feed.source, cache.table
+    closed = source.closed_before(table, feed.intake.watermark)
+    start = source.closed_before(table, feed.durable.watermark) if feed.durable is not None else 0
     if closed <= start:
         return []
     topic = partials_topic(partition.group, cache.table)
     out: list[tuple[TP, Entry]] = []
     for key, raw in _cells(cache, start, closed, partition.epoch):
         window, name = decode_key(key)
-        to = TP(topic.name, window // rules.slice_ms % topic.partitions)
+        to = TP(topic.name, window // cache.slice_ms % topic.partitions)
         out.append((to, Entry(key, encode_partial(Partial(window, name, partition.number, raw)))))
     mark = encode_partial(Partial(closed, "", partition.number, b""))
     key = f"closed:{partition.number}".encode()
@@ -165,7 +165,7 @@ def _results(
     for key, raw in _cells(cache, start, end, partition.epoch):
         partials = cache.table.row.decode(raw)[1][STATES]
         window, name = decode_key(key)
-        value = final_result(table, feed.source.time.slice_ms, window, name, partials, final=final)
+        value = final_result(table, cache.slice_ms, window, name, partials, final=final)
         out.append((to, Entry(_json([table.name, window, name]), value)))
     return out
 

@@ -321,7 +321,7 @@ def _finish(partition: Partition, pending: Pending, seconds: float) -> None:
         if table.expire is not None:
             partition.expired_before[name] = table.expire[1]
             cache.drop_before(table.expire[1])
-        cache.evict(table.feed.source.time.closed_before(table.feed.intake.watermark))
+        cache.evict(table.feed.source.closed_before(cache.table, table.feed.intake.watermark))
 
 
 def _give_back(pending: Pending) -> None:

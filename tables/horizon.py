@@ -13,7 +13,7 @@ def horizon(feed: Feed, table: Table) -> int:
         return 0
     if feed.source.finals_of is not None:
         return final_before(feed, feed.durable.marks)
-    slice_ms = feed.source.time.slice_ms
+    slice_ms = feed.source.slice_ms(table)
     edge = feed.durable.watermark - table.retention_ms
     return max(0, edge - edge % slice_ms)
 

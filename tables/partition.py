@@ -169,7 +169,7 @@ class Partition:
     def _apply_batch(self, feed: Feed, batch: Batch) -> None:
         tables = [cache.table for cache in feed.caches]
         careful = bool(batch.offsets) and batch.offsets[0] <= feed.careful_until
-        columns = None if careful else fold_all(tables, batch.events)
+        columns = None if careful else fold_all(tables, batch.events, batch.ats)
         self._set_aside(feed, batch.dead, "intake")
         if columns is None:
             columns = self._fold_each(feed, tables, batch)
@@ -178,11 +178,12 @@ class Partition:
         self._set_late_aside(feed, batch)
         if not batch.offsets:
             return
-        checked = batch.offsets[0] <= feed.highest
+        checked, width = batch.offsets[0] <= feed.highest, feed.source.time.slice_ms
         for cache, rows in zip(feed.caches, columns, strict=True):
             row = cache.table.row
             run = row.apply_checked if checked else row.apply
-            run(batch.offsets, batch.windows, rows, cache.windows, cache.load, cache.dirty)
+            windows = batch.windows if cache.slice_ms == width else cache.starts(batch.windows)
+            run(batch.offsets, windows, rows, cache.windows, cache.load, cache.dirty)
         feed.highest = max(feed.highest, batch.offsets[-1])
         if feed.source.mark is not None:
             _raise_marks(feed.marks, map(feed.source.mark, batch.events))
@@ -194,7 +195,7 @@ class Partition:
         folded: list[list[Rows]] = []
         for i, event in enumerate(batch.events):
             try:
-                folded.append(fold_one(tables, event))
+                folded.append(fold_one(tables, event, batch.ats[i]))
             except Poison as poison:
                 poisoned.append((batch.records[i], str(poison)))
                 feed.intake.aside.add(batch.offsets[i])

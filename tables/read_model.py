@@ -87,7 +87,11 @@ class ReadModel:
 
     def _rollup(self, table: Table) -> Rollup:
         partials = Partials(partial(self._values_of_slice, table), partial(self._values_of_key, table))
-        return Rollup(table, self.group.source_of(table.name).time.slice_ms, partials)
+        return Rollup(table, self.slice_ms(table.name), partials)
+
+    def slice_ms(self, table: str) -> int:
+        """How long the table's slices are."""
+        return self.group.source_of(table).slice_ms(self.tables[table])
 
     def _load_progress(self, tp: TP) -> None:
         known = self.store.meta(f"progress:{tp.topic}:{tp.partition}")
@@ -233,7 +237,7 @@ class ReadModel:
         if progress is None:
             return 0
         edge = progress.watermark - table.retention_ms
-        return max(0, edge - edge % source.time.slice_ms)
+        return max(0, edge - edge % source.slice_ms(table))
 
     def complete_from(self, table: str) -> int:
         """Slices that start before this (ms) are expired in some partition: what is left is a part."""
@@ -245,9 +249,9 @@ class ReadModel:
 
         0 while a partition has not had any event.
         """
-        source = self.group.source_of(table)
+        source, declared = self.group.source_of(table), self.tables[table]
         known = [self.progress.get(tp) for tp in partitions_of(source)]
-        return min(source.time.closed_before(p.watermark) if p is not None else 0 for p in known)
+        return min(source.closed_before(declared, p.watermark) if p is not None else 0 for p in known)
 
     def _values_of_key(self, table: Table, start: int, key: str) -> dict[int, bytes]:
         name = encode_key(start, key)
@@ -292,8 +296,7 @@ class ReadModel:
         last = self.store.newest_key(table)
         if first is None or last is None:
             return None
-        slice_ms = self.group.source_of(table).time.slice_ms
-        return Window(slice_of(first[0]), slice_of(last) + slice_ms)
+        return Window(slice_of(first[0]), slice_of(last) + self.slice_ms(table))
 
     def watermarks(self, topic: str) -> dict[int, int]:
         """The watermark (ms) of each of a source's partitions that has had events."""

@@ -179,7 +179,8 @@ def _feed(source: Source, number: int, store: Store, progress: Progress | None, 
     assert source.topic.value is not None or source.decode is not None
     decode = source.decode or decoder(source.topic.value)  # type: ignore[arg-type]  # one of them is there
     intake = Intake(decode, source.time_of, source.time, seen)
-    feed = Feed(source, TP(source.topic.name, number), intake, [Cache(table, store) for table in source.tables])
+    caches = [Cache(table, store, source.slice_ms(table)) for table in source.tables]
+    feed = Feed(source, TP(source.topic.name, number), intake, caches)
     highest = store.meta(f"highest:{source.topic.name}")
     feed.highest = int(highest) if highest is not None else -1
     if progress is not None:

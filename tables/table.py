@@ -2,7 +2,8 @@
 
 A *fold* is a pure function from one event to the rows that it adds: an iterable of flat tuples `(key, value, ...)`,
 one value for each aggregate in declared order. It sees neither the state nor the clock, so all updates of an event
-are known before any accumulator is touched.
+are known before any accumulator is touched. Of a `timed` table it is also given the event's time in ms, as the intake
+has read it: the record's timestamp where the event itself says none.
 """
 
 import re
@@ -17,7 +18,7 @@ from streams.topics import Topic
 from tables.accumulators import RowSpec
 from tables.aggregates import Aggregate
 
-Fold = Callable[[Any], Iterable[tuple[Any, ...]]]
+Fold = Callable[..., Iterable[tuple[Any, ...]]]  # of an event; timed: of an event and its time in ms
 
 DAY_S = 86_400
 LEGAL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
@@ -27,8 +28,10 @@ LEGAL_NAME = re.compile(r"[a-z][a-z0-9_-]{0,99}")
 class Table:
     """What is remembered of one source, for each slice and key: a row of named aggregates.
 
-    Slices are the source's; hopping and sliding windows are merged from them when read. A slice is dropped
-    `retention_s` of event time after its end. With `finals`, each closed slice's merged result goes to that topic.
+    Slices are the source's, or of `slice_s` seconds, a multiple of those; hopping and sliding windows are merged from
+    them when read. Whether an event is late is decided by the source's slices alone, and a wider slice is closed when
+    all of those in it are. A slice is dropped `retention_s` of event time after its end. With `finals`, each closed
+    slice's merged result goes to that topic. With `timed` the fold is called with the event and its time.
     """
 
     name: str
@@ -36,6 +39,8 @@ class Table:
     fold: Fold
     retention_s: int = 2 * DAY_S
     finals: Topic | None = None
+    slice_s: int | None = None
+    timed: bool = False
     row: RowSpec = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -76,11 +81,25 @@ class Source:
         if self.topic.value is None and self.decode is None:
             raise ValueError(f"topic {self.topic.name!r} declares no value type, so it cannot feed tables")
         for table in self.tables:
-            if self.finals_of is None and table.retention_ms < self.time.slice_ms + self.time.grace_ms:
+            if table.slice_s is not None and (table.slice_s <= 0 or table.slice_s * 1000 % self.time.slice_ms):
+                raise ValueError(
+                    f"table {table.name!r}: slice_s must be a multiple of its source's slices of "
+                    f"{self.time.slice_ms / 1000:g} s, not {table.slice_s}"
+                )
+            if self.finals_of is None and table.retention_ms < self.slice_ms(table) + self.time.grace_ms:
                 raise ValueError(f"table {table.name!r}: retention_s is shorter than one slice and its grace")
         fields = getattr(self.topic.value, "__struct_fields__", ())
         if self.topic.dedupe_s and "event_id" not in fields:
             raise ValueError(f"topic {self.topic.name!r} has dedupe_s, but its events have no event_id")
+
+    def slice_ms(self, table: Table) -> int:
+        """How long the table's slices are: its own, else the source's."""
+        return self.time.slice_ms if table.slice_s is None else table.slice_s * 1000
+
+    def closed_before(self, table: Table, watermark: int) -> int:
+        """Slices of the table that start before this (ms) are closed: no event can change them any more."""
+        closed = self.time.closed_before(watermark)
+        return closed - closed % self.slice_ms(table)
 
 
 @dataclass(frozen=True)

@@ -59,13 +59,18 @@ class Topology:
         name: str | None = None,
         retention_s: int = 2 * DAY_S,
         finals: Topic | None = None,
+        slice_s: int | None = None,
+        timed: bool = False,
         **aggregates: Aggregate[Any],
     ) -> Callable[[F], F]:
-        """Declare a table fed from a topic by the decorated fold; the table's name is the fold's, unless given."""
+        """Declare a table fed from a topic by the decorated fold; the table's name is the fold's, unless given.
+
+        `slice_s` and `timed` are `tables.table.Table`'s.
+        """
 
         def declare(fold: F) -> F:
             table_name = name or str(getattr(fold, "__name__", ""))
-            self.add(topic, Table(table_name, aggregates, fold, retention_s, finals))
+            self.add(topic, Table(table_name, aggregates, fold, retention_s, finals, slice_s, timed))
             return fold
 
         return declare

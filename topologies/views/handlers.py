@@ -9,11 +9,11 @@ from aiohttp import web
 from tables.windows import Window
 from topologies.topology import View
 from topologies.views import queries
-from topologies.views.answers import VIEWS, Views, answer
+from topologies.views.answers import SERVED, Views, answer
 from topologies.views.freshness import iso
 from topologies.views.guard import ACCESS
 from topologies.views.parameters import Parameters
-from topologies.views.problems import BadParameter, Handler, NotFound
+from topologies.views.problems import BadParameter, Handler
 from topologies.views.queries import SALES, Question, Row
 
 RANGE = ("window", "hop", "from", "to", "key")
@@ -31,9 +31,10 @@ def sales_tables(names: Iterable[str]) -> dict[str, str]:
 
 async def sales(request: web.Request) -> web.Response:
     """`GET /api/sales`: money, orders, units and customers in windows of time."""
-    views = request.app[VIEWS]
+    served = request.app[SERVED]
     parameters = Parameters.read(request.query, ("by", "currency", *RANGE))
-    by = parameters.choice("by", sales_tables(views.model.tables), "total")
+    by = parameters.choice("by", sales_tables(served.tables), "total")
+    views = served.of_table(SALES[by])
     question = _question(views, SALES[by], parameters, "1m")
     currency = _currency(views, parameters)
     mark = queries.currency_mark(currency, views.currency)
@@ -49,16 +50,17 @@ async def sales(request: web.Request) -> web.Response:
 
 async def top(request: web.Request) -> web.Response:
     """`GET /api/sales/top`: who sold most in the newest window."""
-    views = request.app[VIEWS]
+    served = request.app[SERVED]
     parameters = Parameters.read(request.query, ("by", "metric", "window", "to", "n", "currency"))
-    tables = {by: table for by, table in sales_tables(views.model.tables).items() if by != "total"}
+    tables = {by: table for by, table in sales_tables(served.tables).items() if by != "total"}
     by = parameters.choice("by", tables, "product")
     table = tables[by]
+    views = served.of_table(table)
     kept = views.model.tables[table].aggregates
     metric = parameters.choice("metric", (m for m in METRICS if m == "revenue" or m in kept), "revenue")
     n = parameters.integer("n", 10, 1, TOP_MAX)
     currency = _currency(views, parameters)
-    size = parameters.windows(views.model.group.source_of(table).time.slice_ms, "15m").size_ms
+    size = parameters.windows(views.model.slice_ms(table), "15m").size_ms
     window = queries.top_window(views.model, table, size, parameters.time("to"))
     fresh = views.freshness(table)
     await views.merge(table, window)
@@ -70,17 +72,18 @@ async def top(request: web.Request) -> web.Response:
 
 async def tables(request: web.Request) -> web.Response:
     """`GET /api/tables`: every table, in short."""
-    views = request.app[VIEWS]
+    served = request.app[SERVED]
     Parameters.read(request.query, ())
-    fresh = views.freshness()
-    return answer({"tables": [queries.describe(views.model, name) for name in views.model.tables], "freshness": fresh})
+    fresh = served.freshness()
+    found = [queries.describe(views.model, name) for views in served.all for name in views.model.tables]
+    return answer({"tables": found, "freshness": fresh})
 
 
 async def table(request: web.Request) -> web.Response:
     """`GET /api/tables/{name}`: what one table keeps, and which keys the newest hour has."""
-    views = request.app[VIEWS]
+    name = request.match_info["name"]
     Parameters.read(request.query, ())
-    name = _table_name(views, request)
+    views = request.app[SERVED].of_table(name)
     fresh = views.freshness(name)
     return answer({**queries.describe(views.model, name), "newest": await _newest(views, name), "freshness": fresh})
 
@@ -89,7 +92,7 @@ async def _newest(views: Views, name: str) -> Row | None:
     stored = views.model.bounds(name)
     if stored is None:
         return None
-    slice_ms = views.model.group.source_of(name).time.slice_ms
+    slice_ms = views.model.slice_ms(name)
     first = stored.end_ms - max(slice_ms, queries.HOUR_MS - queries.HOUR_MS % slice_ms)
     window = Window(max(stored.start_ms, first), stored.end_ms)
     await views.merge(name, window)
@@ -100,8 +103,8 @@ async def _newest(views: Views, name: str) -> Row | None:
 
 async def table_rows(request: web.Request) -> web.Response:
     """`GET /api/tables/{name}/rows`: any table's windows and keys."""
-    views = request.app[VIEWS]
-    name = _table_name(views, request)
+    name = request.match_info["name"]
+    views = request.app[SERVED].of_table(name)
     question = _question(views, name, Parameters.read(request.query, RANGE), None)
     fresh = views.freshness(name)
     windows = queries.windows_of(views.model, question)
@@ -113,19 +116,30 @@ async def table_rows(request: web.Request) -> web.Response:
     return answer({"table": name, **_asked(views, question), "rows": rows, "freshness": fresh})
 
 
-def custom(view: View) -> Handler:
-    """A handler that answers with a topology's own view; what it returns gets `freshness` beside it."""
+def custom(topology: str, view: View) -> Handler:
+    """A handler that answers with a topology's own view.
+
+    What it returns gets `freshness` beside it, that of the topology as it was before, unless it says its own.
+    """
 
     async def handle(request: web.Request) -> web.Response:
-        views = request.app[VIEWS]
+        views = request.app[SERVED].of(topology)
         fresh = views.freshness()
-        result: Any = view(views.model, dict(request.query))
+        result: Any = view(views.reader, _parameters(request))
         if inspect.isawaitable(result):
             result = await result
         body = dict(result) if isinstance(result, Mapping) else {"result": result}
-        return answer({**body, "freshness": fresh})
+        return answer({**body, "freshness": body.get("freshness", fresh)})
 
     return handle
+
+
+def _parameters(request: web.Request) -> dict[str, str]:
+    """The query's parameters and the path's, decoded."""
+    for name in request.query:
+        if name in request.match_info:
+            raise BadParameter(name, f"{name} is given in the path, and cannot be given again")
+    return {**request.query, **request.match_info}
 
 
 async def healthz(request: web.Request) -> web.Response:
@@ -135,33 +149,26 @@ async def healthz(request: web.Request) -> web.Response:
 
 async def readyz(request: web.Request) -> web.Response:
     """`GET /readyz`: 503 until everything that was there at the start is applied."""
-    views = request.app[VIEWS]
-    ready = views.tracker.caught_up
+    ready = request.app[SERVED].ready
     return answer({"ready": ready, **_detail(request)}, status=200 if ready else 503)
 
 
 def _detail(request: web.Request) -> Row:
     """What only those hear who may read."""
-    return {"freshness": request.app[VIEWS].freshness()} if request.app[ACCESS].permits(request) else {}
+    return request.app[SERVED].freshness_of_each() if request.app[ACCESS].permits(request) else {}
 
 
 async def index(request: web.Request) -> web.Response:
     """`GET /`: what else there is."""
     resources = [route.resource for route in request.app.router.routes() if route.method == "GET"]
     endpoints = [resource.canonical for resource in resources if resource is not None]
-    views = request.app[VIEWS]
-    return answer({"topology": views.topology.name, "endpoints": endpoints, "freshness": views.freshness()})
-
-
-def _table_name(views: Views, request: web.Request) -> str:
-    name = request.match_info["name"]
-    if name not in views.model.tables:
-        raise NotFound(f"there is no table {name!r}; there are {', '.join(views.model.tables)}")
-    return name
+    served = request.app[SERVED]
+    name = {"topology": served.all[0].topology.name} if len(served.all) == 1 else {}
+    return answer({**name, "endpoints": endpoints, **served.freshness_of_each()})
 
 
 def _question(views: Views, name: str, parameters: Parameters, window: str | None) -> Question:
-    windows = parameters.windows(views.model.group.source_of(name).time.slice_ms, window)
+    windows = parameters.windows(views.model.slice_ms(name), window)
     return Question(name, windows, parameters.time("from"), parameters.time("to"), parameters.text("key"))
 
 

@@ -47,7 +47,8 @@ def newest_end(model: ReadModel, table: str) -> int:
     """The end (ms) of the slice with the newest event of any partition; 0 before the first event."""
     source = model.group.source_of(table)
     marks = model.watermarks(source.topic.name).values()
-    return slice_start(max(marks), source.time.slice_ms) + source.time.slice_ms if marks else 0
+    slice_ms = model.slice_ms(table)
+    return slice_start(max(marks), slice_ms) + slice_ms if marks else 0
 
 
 def time_range(model: ReadModel, question: Question) -> tuple[int, int]:
@@ -136,7 +137,7 @@ def net(row: Row) -> int:
 
 def top_window(model: ReadModel, table: str, size_ms: int, to_ms: int | None) -> Window:
     """The newest sliding window of that size, or the one that ends with the slice in which `to_ms` is or ends."""
-    slice_ms = model.group.source_of(table).time.slice_ms
+    slice_ms = model.slice_ms(table)
     last_ms = (newest_end(model, table) if to_ms is None else to_ms) - 1
     window = Sliding(size_ms, slice_ms).window_to(max(0, last_ms))
     return window if window.start_ms >= 0 else Window(0, window.end_ms)
@@ -148,7 +149,7 @@ def newest_window(model: ReadModel, table: str, size: str) -> Window:
     `ReadModel.results` merges it. Raises BadParameter, which names `window`, for a size that is not a multiple of the
     table's slices.
     """
-    slice_ms = model.group.source_of(table).time.slice_ms
+    slice_ms = model.slice_ms(table)
     return top_window(model, table, Parameters({"window": size}).windows(slice_ms).size_ms, None)
 
 
@@ -175,7 +176,7 @@ def describe(model: ReadModel, name: str) -> Row:
         "changelog": model.group.changelog(table).name,
         "partitions": source.topic.partitions,
         "aggregates": {key: aggregate.describe() for key, aggregate in table.aggregates.items()},
-        "slice_s": source.time.slice_ms / 1000,
+        "slice_s": model.slice_ms(name) / 1000,
         "grace_s": source.time.grace_ms / 1000,
         "retention_s": table.retention_s,
         "finals": table.finals.name if table.finals is not None else None,
