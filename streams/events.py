@@ -126,10 +126,44 @@ class ProductBasket(Struct, frozen=True, gc=False, rename="camel"):
     occurred_at: EpochMs
 
 
+class AbandonedCart(Struct, frozen=True, gc=False, rename="camel"):
+    """A cart that was left, as `agents.carts` defines it; times in epoch ms, `items` in the order they were put in.
+
+    It was empty before `since`; `occurred_at` is `abandoned_at`. `truncated` says that not all changes were kept.
+    """
+
+    event_id: DerivedId
+    user_id: Name
+    since: EpochMs
+    last_change: EpochMs
+    abandoned_at: EpochMs
+    occurred_at: EpochMs
+    items: tuple[str, ...]
+    truncated: bool = False
+
+
+class OrderAlert(Struct, frozen=True, gc=False, rename="camel"):
+    """An order that took its user over a limit, as `agents.alerts` defines it.
+
+    `orders` and `amount` (minor units of the shop's currency) are of the sliding window that ends with it. What is
+    not `final` may still be taken back by a tombstone.
+    """
+
+    event_id: DerivedId
+    user_id: Name
+    order_id: Name
+    occurred_at: EpochMs
+    orders: int
+    amount: int
+    reason: Literal["orders", "amount"]
+    final: bool = True
+
+
 Event = OrderEvent | UserActivity | PaymentNotification
+Derived = UserSession | ProductBasket | AbandonedCart | OrderAlert
 
 
-def event_time_ms(event: Event | UserSession | ProductBasket, record_timestamp_ms: int) -> int:
+def event_time_ms(event: Event | Derived, record_timestamp_ms: int) -> int:
     """The event's own time in epoch ms, else its record's timestamp.
 
     Sub-millisecond digits are cut off. Raises `Undecodable` for a time before 1970.

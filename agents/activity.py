@@ -1,0 +1,72 @@
+"""What one user does: folds that remember it by user, for sessions, carts, alerts and personal recommendations.
+
+The key of all rows is the user id as text, and the folds are given the event's time (ms) beside the event. Products
+and orders are named by the text of their ids. Rows, in the order of the tables' aggregates:
+
+- `by_user`: `(user, first, last, events, step)` for Min, Max, Sum and Trail, of every activity event. A step is
+  `(time, action, thing)`: `viewed`, `carted` or `removed` with a product, `searched` with a query
+  (`agents.interest.normalised`), `checkout` with an empty thing. An event that names no thing has no step.
+- `cart_changes`: `(user, first, last, change)` for Min, Max and Moments, of `cart.added` and `cart.removed` with a
+  product: `(time, "+" or "-", product)`.
+- `purchases`: `(user, purchase)` for Moments, of `order.placed`: `(time, order, amount, product, ...)` with the
+  distinct products in the order of the lines, at most `MAX_PRODUCTS`. The amount of an order in another currency than
+  the shop's is 0: it counts as an order, and its money is not added to the shop's.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from agents.interest import normalised
+from streams.events import OrderEvent, UserActivity
+
+MAX_PRODUCTS = 100
+ADDED, REMOVED = "+", "-"
+_ACTIONS = {
+    "product.viewed": "viewed",
+    "cart.added": "carted",
+    "cart.removed": "removed",
+    "search.performed": "searched",
+    "checkout.started": "checkout",
+}
+
+UserRow = tuple[str, int, int, int, tuple[int, str, str] | None]
+CartRow = tuple[str, int, int, tuple[int, str, str]]
+PurchaseRow = tuple[str, tuple[Any, ...]]
+
+
+def by_user(event: UserActivity, at: int) -> list[UserRow]:
+    """One row of every event."""
+    action = _ACTIONS[event.event_type]
+    thing: int | str | None
+    if action == "searched":
+        thing = normalised(event.query) or None
+    elif action == "checkout":
+        thing = ""
+    else:
+        thing = event.product_id
+    step = None if thing is None else (at, action, f"{thing}")
+    return [(f"{event.user_id}", at, at, 1, step)]
+
+
+def cart_changes(event: UserActivity, at: int) -> list[CartRow]:
+    """One row of what goes into a cart or out of it."""
+    if event.product_id is None:
+        return []
+    if event.event_type == "cart.added":
+        return [(f"{event.user_id}", at, at, (at, ADDED, f"{event.product_id}"))]
+    if event.event_type == "cart.removed":
+        return [(f"{event.user_id}", at, at, (at, REMOVED, f"{event.product_id}"))]
+    return []
+
+
+def purchases(currency: str) -> Callable[[OrderEvent, int], list[PurchaseRow]]:
+    """The fold of a shop that counts in `currency`: one row of every placed order."""
+
+    def fold(order: OrderEvent, at: int) -> list[PurchaseRow]:
+        if order.event_type != "order.placed":
+            return []
+        amount = order.amount if order.currency is None or order.currency == currency else 0
+        products = list(dict.fromkeys([f"{line.product_id}" for line in order.items]))[:MAX_PRODUCTS]
+        return [(f"{order.user_id}", (at, f"{order.order_id}", amount, *products))]
+
+    return fold
