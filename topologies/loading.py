@@ -7,6 +7,7 @@ from streams.errors import MillraceError
 from topologies.settings import Settings
 from topologies.topology import Topology
 
+# A topology that is named here is run by `millrace worker <name>` and served by `millrace views`.
 OURS = {"analytics": "topologies.sales:sales_topology"}
 
 

@@ -56,7 +56,7 @@ def tracker(driver: Driver, tmp_path: Path) -> Iterator[Tracker]:
 
 
 def app_of(driver: Driver, tracker: Tracker, access: Access | None = None) -> web.Application:
-    app = views_app(driver.topology, access)
+    app = views_app([driver.topology], access)
     attach(app, Views(driver.topology, tracker.model, tracker, "KRW"))
     return app
 

@@ -13,6 +13,7 @@ from views_shop import MINUTE, ORDERS, T0, follow, line, look, open_model, order
 from streams.errors import MillraceError
 from tables.read_model import ReadModel
 from topologies.driver import Driver
+from topologies.sales import GROUP
 from topologies.topology import Topology
 from topologies.views import BadParameter
 from topologies.views.answers import Views
@@ -64,7 +65,7 @@ async def client(driver: Driver, tracker: Tracker) -> AsyncIterator[Client]:
 
 
 def served(topology: Topology, tracker: Tracker) -> Client:
-    app = views_app(topology)
+    app = views_app([topology])
     attach(app, Views(topology, tracker.model, tracker, "KRW"))
     return TestClient(TestServer(app))
 
@@ -245,11 +246,11 @@ async def test_metrics_are_prometheus_text(client: Client) -> None:
     assert response.content_type == "text/plain"
     text = await response.text()
     for line_ in (
-        f'millrace_views_lag{{partition="0",topic="{ORDERS}"}} 0.0',
+        f'millrace_views_lag{{group="{GROUP}",partition="0",topic="{ORDERS}"}} 0.0',
         'millrace_views_http_requests_total{method="GET",route="/api/sales",status="200"} 1.0',
         'millrace_views_http_requests_total{method="GET",route="/api/sales",status="400"} 1.0',
         'millrace_views_http_requests_total{method="GET",route="unknown",status="404"} 1.0',
-        "millrace_views_connected 1.0",
+        f'millrace_views_connected{{group="{GROUP}"}} 1.0',
     ):
         assert line_ in text
     for name in ("records_applied_total", "watermark_age_seconds", "freshness_seconds", "state_bytes"):
@@ -320,7 +321,7 @@ async def test_too_large_an_answer_is_refused(client: Client, monkeypatch: pytes
 
 
 async def test_a_merge_that_takes_too_long_asks_to_come_again(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("topologies.views.answers.MERGE_LIMIT_S", -1.0)
+    monkeypatch.setattr("topologies.views.reader.MERGE_LIMIT_S", -1.0)
     await problem(client, "/api/sales?by=product&window=1h", 503)
 
 
@@ -359,4 +360,4 @@ def test_a_view_needs_a_path_of_its_own(path: str) -> None:
     topology = sales()
     topology.view(path)(lambda model, query: {})
     with pytest.raises(MillraceError, match="another path"):
-        views_app(topology)
+        views_app([topology])

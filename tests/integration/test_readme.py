@@ -82,7 +82,7 @@ async def servers(tmp_path: Path) -> AsyncIterator[dict[int, TestClient[Any, Any
         topology = topology_of()
         model = open_model(topology, tmp_path / str(port))
         models.append(model)
-        app = views_app(topology)
+        app = views_app([topology])
         attach(app, Views(topology, model, Tracker(model), "KRW"))
         clients[port] = TestClient(TestServer(app))
         await clients[port].start_server()

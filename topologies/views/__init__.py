@@ -1,13 +1,26 @@
-"""The read side: a view server that follows a topology's changelogs and answers for its tables over HTTP.
+"""The read side: a view server that follows topologies' changelogs and answers for their tables over HTTP.
 
     changelogs, progress  ->  follower  ->  read model (local RocksDB)  ->  queries  ->  HTTP
+    derived topics        ->            ->  copies     (local RocksDB)  ->  views of one's own
 
 A server needs no worker to answer: it has the whole of the tables, and says with every answer how fresh they are.
-Add servers to scale; each is complete.
+Add servers to scale; each is complete. One serves any number of topologies, each with a follower of its own.
 """
 
-from topologies.views.problems import BadParameter, Problem
+from topologies.views.parameters import Parameters
+from topologies.views.problems import BadParameter, NotFound, Problem
 from topologies.views.queries import newest_window
+from topologies.views.reader import Posted, Reader
 from topologies.views.server import build_views, run
 
-__all__ = ["BadParameter", "Problem", "build_views", "newest_window", "run"]
+__all__ = [
+    "BadParameter",
+    "NotFound",
+    "Parameters",
+    "Posted",
+    "Problem",
+    "Reader",
+    "build_views",
+    "newest_window",
+    "run",
+]

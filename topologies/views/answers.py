@@ -1,9 +1,8 @@
 """What answering a request needs, as one value; and how a large answer is made without holding up the others."""
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
@@ -11,42 +10,36 @@ from aiohttp import web
 from tables.read_model import ReadModel
 from tables.windows import Window
 from topologies.topology import Topology
-from topologies.views.freshness import Tracker
-from topologies.views.problems import Problem, to_json
+from topologies.views.freshness import Tracker, together
+from topologies.views.problems import NotFound, to_json
 from topologies.views.queries import MAX_ROWS, Row, too_many
+from topologies.views.reader import Reader
 
-# A range that nobody has asked for since the start has to be merged first; what is done by then stays done.
-MERGE_LIMIT_S = 10.0
 # Rows between two chances for others.
 ROWS_AT_A_TIME = 1_000
 
 
 @dataclass(frozen=True)
 class Views:
-    """A server's topology, its read model, what is known of its freshness, and the shop's currency."""
+    """One topology that is served: its read model, what is known of its freshness, and the shop's currency."""
 
     topology: Topology
     model: ReadModel
     tracker: Tracker
     currency: str
+    reader: Reader = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the reader that the topology's own views and background functions share."""
+        object.__setattr__(self, "reader", Reader(self.model, self.tracker))
 
     def freshness(self, table: str | None = None) -> dict[str, Any]:
-        """How fresh an answer from one table is, or from all of them.
-
-        Ask before reading: what is read then is at least as fresh.
-        """
-        model = self.model
-        topics = [model.group.source_of(table).topic.name] if table else list(self.tracker.sources)
-        return self.tracker.freshness(topics, time.time())
+        """How fresh an answer from one table is, or from everything of the topology. Ask before reading."""
+        return self.reader.freshness(table)
 
     async def merge(self, table: str, window: Window) -> None:
         """Have a window merged, with others served in between. Raises Problem (503) when it takes too long."""
-        deadline = time.monotonic() + MERGE_LIMIT_S
-        for _ in self.model.steps(table, window):
-            if time.monotonic() > deadline:
-                detail = f"the range is still being merged after {MERGE_LIMIT_S:g} s: ask again, it goes on from there"
-                raise Problem(503, "not-merged-yet", "Not merged yet", detail)
-            await asyncio.sleep(0)
+        await self.reader.merge(table, window)
 
     async def collect(
         self, table: str, windows: Iterable[Window], rows_of: Callable[[Window], list[Row]], *, all_keys: bool
@@ -66,7 +59,45 @@ class Views:
         return rows
 
 
-VIEWS = web.AppKey("views", Views)
+@dataclass(frozen=True)
+class Served:
+    """All topologies of a server. Names of tables are unique among them."""
+
+    all: tuple[Views, ...]
+
+    def of(self, topology: str) -> Views:
+        """What is served of the topology of that name."""
+        return next(views for views in self.all if views.topology.name == topology)
+
+    def of_table(self, table: str) -> Views:
+        """What is served of the topology that keeps a table. Raises NotFound."""
+        for views in self.all:
+            if table in views.model.tables:
+                return views
+        raise NotFound(f"there is no table {table!r}; there are {', '.join(self.tables)}")
+
+    @property
+    def tables(self) -> list[str]:
+        """The names of all tables."""
+        return [name for views in self.all for name in views.model.tables]
+
+    @property
+    def ready(self) -> bool:
+        """Whether everything that was there at the start is applied."""
+        return all(views.tracker.caught_up for views in self.all)
+
+    def freshness(self) -> Row:
+        """How fresh an answer is that all topologies have a part in."""
+        return together([views.freshness() for views in self.all])
+
+    def freshness_of_each(self) -> Row:
+        """The freshness of all together, and where there are several, of each by its name."""
+        each = {views.topology.name: views.freshness() for views in self.all}
+        found: Row = {"freshness": together(list(each.values()))}
+        return found if len(each) == 1 else {**found, "topologies": each}
+
+
+SERVED = web.AppKey("served", Served)
 
 
 def answer(body: dict[str, Any], status: int = 200) -> web.Response:

@@ -1,13 +1,15 @@
-"""Keeps a read model up to date: a consumer without a group, assigned at the model's own positions.
+"""Keeps a topology's read model and its copies up to date: one consumer without a group, at their own positions.
 
-Whatever fails in the connection ends it, and a new one is made from the positions that the model has kept. Until
-then the model answers from what it has, and the tracker says so.
+Each topology that a server serves has a follower of its own, so that one whose topics are wrong or behind holds up
+no other. Whatever fails in the connection ends it, and a new one is made from the positions that the copies have
+kept. Until then they answer from what they have, and the tracker says so.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
@@ -15,9 +17,10 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from streams.cluster import Cluster
 from streams.errors import BrokerUnreachable
 from streams.kafka_log import stop_consumer
-from streams.log import TP, LogError
+from streams.log import TP, LogError, Record
 from streams.topics import Topic, ensure_topics, topic_ids
 from tables.read_model import ReadModel, partitions_of
+from tables.topic_copy import TopicCopy
 from topologies.kept_topics import refuse_lost
 from topologies.views.freshness import Tracker
 
@@ -37,8 +40,28 @@ class ConnectionLost(Exception):
     """The cluster does not answer; try again."""
 
 
+class Followed(Protocol):
+    """A local copy of some topics: a read model, or the copy of one topic."""
+
+    def positions(self) -> dict[TP, int]:
+        """Where to read each partition on from."""
+        ...
+
+    def apply(self, tp: TP, records: Sequence[Record]) -> object:
+        """Take consecutive records of a partition."""
+        ...
+
+    def bind(self, topic_ids: Mapping[str, str]) -> bool:
+        """Hear the ids of the topics; False if the copy was another one's, and begins anew."""
+        ...
+
+    def reset(self) -> None:
+        """Begin anew from nothing."""
+        ...
+
+
 class Follower:
-    """Feeds one read model from one cluster. `run` goes on until it is cancelled."""
+    """Feeds one read model and its copies from one cluster. `run` goes on until it is cancelled."""
 
     def __init__(
         self,
@@ -47,24 +70,26 @@ class Follower:
         cluster: Cluster,
         topics: list[Topic],
         *,
+        copies: Sequence[TopicCopy] = (),
         look_every_s: float = LOOK_EVERY_S,
     ) -> None:
         """Connects nothing. `topics` are created where they are missing, so that a server may start first."""
         self.model = model
+        self.copies = list(copies)
         self.tracker = tracker
         self.cluster = cluster
         self.topics = topics
         self.look_every_s = look_every_s
         self._lost_before = False
+        self._pass_at = 0.0
 
     async def run(self) -> None:
         """Follow for ever. Raises MillraceError for what no other try mends (a partition mismatch)."""
         while True:
             try:
                 await self._follow()
-            except OffsetOutOfRangeError:
-                logger.warning("the changelogs do not reach back to the local copy: it begins anew")
-                self._begin_anew()
+            except OffsetOutOfRangeError as error:
+                self._begin_anew(error)
             except (ConnectionLost, BrokerUnreachable, KafkaError, LogError, OSError, TimeoutError) as error:
                 self._lost(error)
                 await asyncio.sleep(RETRY_S)
@@ -72,22 +97,40 @@ class Follower:
     def _lost(self, error: Exception) -> None:
         self.tracker.connected = False
         if not self._lost_before:
-            logger.warning("no connection to Kafka, answering from local data: %s", str(error) or repr(error))
+            told = str(error) or repr(error)
+            logger.warning("%s: no connection to Kafka, answering from local data: %s", self.model.group.name, told)
         self._lost_before = True
 
-    def _begin_anew(self) -> None:
+    def _begin_anew(self, error: OffsetOutOfRangeError) -> None:
+        """Drop the copies of the partitions that the error names: their topics do not reach back to them."""
         self.tracker.caught_up = False
-        self.model.reset()
+        named = {tuple(tp) for found in error.args if isinstance(found, dict) for tp in found}
+        for followed in self._followed():
+            if not named or named & followed.positions().keys():
+                topics = sorted({tp.topic for tp in followed.positions()})
+                logger.warning("the local copy begins anew, its topics do not reach back to it: %s", ", ".join(topics))
+                followed.reset()
+
+    def _followed(self) -> list[Followed]:
+        return [self.model, *self.copies]
+
+    def positions(self) -> dict[TP, int]:
+        """Where to read everything that is followed on from."""
+        return {tp: at for followed in self._followed() for tp, at in followed.positions().items()}
+
+    def _bind(self, topic_ids: Mapping[str, str]) -> None:
+        for followed in self._followed():
+            own = {tp.topic for tp in followed.positions()}
+            if not followed.bind({topic: found for topic, found in topic_ids.items() if topic in own}):
+                self.tracker.caught_up = False
+                told = ", ".join(sorted(own))
+                logger.warning("made anew since the last time, so the local copy begins anew: %s", told)
 
     async def _follow(self) -> None:
         await reach(self.cluster)
         await refuse_lost(self.cluster, self.model.group)
         await asyncio.to_thread(ensure_topics, self.cluster, self.topics)
-        followed = {tp.topic for tp in self.model.positions()}
-        ids = await asyncio.to_thread(topic_ids, self.cluster, followed)
-        if not self.model.bind(ids):
-            self.tracker.caught_up = False
-            logger.warning("the topics were made anew since the last time: the local copy begins anew")
+        self._bind(await asyncio.to_thread(topic_ids, self.cluster, {tp.topic for tp in self.positions()}))
         consumer = AIOKafkaConsumer(
             enable_auto_commit=False,
             auto_offset_reset="none",
@@ -102,10 +145,11 @@ class Follower:
             await stop_consumer(consumer)
 
     async def _consume(self, consumer: AIOKafkaConsumer) -> None:
-        positions = self.model.positions()
+        positions = self.positions()
         consumer.assign([TopicPartition(*tp) for tp in positions])
+        starts = await consumer.beginning_offsets([TopicPartition(*tp) for tp in self._new_copies()])
         for tp, position in positions.items():
-            consumer.seek(TopicPartition(*tp), position)
+            consumer.seek(TopicPartition(*tp), max(position, starts.get(TopicPartition(*tp), 0)))
         targets = await consumer.end_offsets([TopicPartition(*tp) for tp in positions])
         looking = asyncio.create_task(self._look(consumer))
         try:
@@ -114,11 +158,17 @@ class Follower:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
 
+    def _new_copies(self) -> list[TP]:
+        # A derived topic may be cut at its start (cleanup compact,delete): its copy is of what is there.
+        return [tp for copy in self.copies for tp, position in copy.positions().items() if position == 0]
+
     async def _read(self, consumer: AIOKafkaConsumer, targets: dict[TP, int], looking: "asyncio.Task[None]") -> None:
+        of_topic = {tp.topic: followed for followed in self._followed() for tp in followed.positions()}
         while not looking.done():
             batches = await consumer.getmany(timeout_ms=READ_TIMEOUT_MS, max_records=BATCH_RECORDS)
             for tp, records in batches.items():
-                self.model.apply(TP(*tp), records)
+                of_topic[tp.topic].apply(TP(*tp), records)
+            await self._pass(consumer)
             self.tracker.settle()
             if not self.tracker.caught_up:
                 await self._drop_reached(consumer, targets)
@@ -132,17 +182,29 @@ class Follower:
             if await consumer.position(TopicPartition(*tp)) >= targets[tp]:
                 del targets[tp]
 
+    async def _pass(self, consumer: AIOKafkaConsumer) -> None:
+        """Tell the copies now and then how far was read: compaction may have taken the last records before an end."""
+        if time.monotonic() < self._pass_at:
+            return
+        self._pass_at = time.monotonic() + self.look_every_s
+        for copy in self.copies:
+            for tp in copy.positions():
+                copy.passed(tp, await consumer.position(TopicPartition(*tp)))
+
     async def _look(self, consumer: AIOKafkaConsumer) -> None:
-        sources = [TopicPartition(*tp) for source in self.model.group.sources for tp in partitions_of(source)]
+        sources = {tp for source in self.model.group.sources for tp in partitions_of(source)}
+        copied = {tp for copy in self.copies for tp in copy.positions()}
         while True:
-            asked_at = time.time()
+            asked_at, complete_at = time.time(), self.tracker.complete_at()
             try:
-                found = await asyncio.wait_for(consumer.end_offsets(sources), LOOK_TIMEOUT_S)
+                asked = consumer.end_offsets([TopicPartition(*tp) for tp in sources | copied])
+                found = {TP(*tp): end for tp, end in (await asyncio.wait_for(asked, LOOK_TIMEOUT_S)).items()}
             except (KafkaError, TimeoutError) as error:
                 raise ConnectionLost(str(error) or "the brokers do not answer") from error
-            self.tracker.look(asked_at, by_topic({TP(*tp): end for tp, end in found.items()}))
+            self.tracker.look(asked_at, by_topic({tp: end for tp, end in found.items() if tp in sources}))
+            self.tracker.look_at_copies(complete_at, by_topic({tp: end for tp, end in found.items() if tp in copied}))
             if self._lost_before:
-                logger.warning("connected to Kafka again")
+                logger.warning("%s: connected to Kafka again", self.model.group.name)
                 self._lost_before = False
             await asyncio.sleep(self.look_every_s)
 

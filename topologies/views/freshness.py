@@ -3,15 +3,20 @@
 The end offsets of the sources are looked at about once a second. Once the tables cover what a look saw, they are
 known to have been complete at the time of that look; `age_s` counts from there. It is not the age of the newest
 event (a quiet source is not a stale one), and it grows while brokers, workers or the follower stand still.
+
+A copy of a derived topic is looked at in the same way, but its ends count for the time since when the tables were
+known to be complete as its ends were asked for: what was derived up to then had been written by then. So an answer
+from a copy is complete as of that time, if the topic is derived by the topology itself.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from tables.read_model import ReadModel
+from tables.topic_copy import TopicCopy
 
 # Looks that the tables do not cover yet. When there are more, every other one is forgotten: coarser, never wrong.
 LOOKS_KEPT = 512
@@ -19,7 +24,7 @@ LOOKS_KEPT = 512
 
 @dataclass
 class Source:
-    """What is known of one source topic. Times are seconds since the epoch, offsets by partition."""
+    """What is known of one topic that is followed. Times are seconds since the epoch, offsets by partition."""
 
     topic: str
     ends: dict[int, int] = field(default_factory=dict)
@@ -50,12 +55,15 @@ class Tracker:
     model: ReadModel
     connected: bool = False
     caught_up: bool = False
+    copies: Mapping[str, TopicCopy] = field(default_factory=dict)
     sources: dict[str, Source] = field(init=False)
+    derived: dict[str, Source] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Know the model's sources."""
+        """Know the model's sources, and the topics that are copied."""
         names = [source.topic.name for source in self.model.group.sources]
         self.sources = {name: Source(name) for name in names}
+        self.derived = {name: Source(name) for name in self.copies}
 
     def look(self, at: float, ends: Mapping[str, Mapping[int, int]]) -> None:
         """Note every source's end offsets, asked for at a time."""
@@ -64,21 +72,43 @@ class Tracker:
         self.connected = True
         self.settle()
 
+    def complete_at(self) -> float | None:
+        """Since when all tables are known to be complete; None: never yet."""
+        return _earliest(source.complete_at for source in self.sources.values())
+
+    def look_at_copies(self, complete_at: float | None, ends: Mapping[str, Mapping[int, int]]) -> None:
+        """Note the end offsets of the copied topics, and `complete_at` as it was when they were asked for."""
+        for topic, found in ends.items():
+            if complete_at is None:
+                self.derived[topic].ends = dict(found)
+            else:
+                self.derived[topic].look(complete_at, found)
+        self.settle()
+
     def settle(self) -> None:
-        """Note that the model has moved on."""
+        """Note that the model or a copy has moved on."""
         for topic, source in self.sources.items():
             source.settle(self.model.covered(topic))
+        for topic, source in self.derived.items():
+            source.settle(self.copies[topic].covered())
 
-    def age_s(self, topics: Iterable[str], now: float) -> float | None:
-        """For how long these sources' tables have not been known to be complete; None: never yet."""
-        times = [self.sources[topic].complete_at for topic in topics]
-        known = [at for at in times if at is not None]
-        return round(max(0.0, now - min(known)), 3) if known and len(known) == len(times) else None
+    def age_s(self, topics: Iterable[str], now: float, *, copies: bool = False) -> float | None:
+        """For how long these sources' tables, and the copies, have not been known to be complete; None: never yet."""
+        followed = [self.sources[topic] for topic in topics] + (list(self.derived.values()) if copies else [])
+        earliest = _earliest(source.complete_at for source in followed)
+        return None if earliest is None else round(max(0.0, now - earliest), 3)
 
-    def freshness(self, topics: Iterable[str], now: float) -> dict[str, Any]:
+    def copies_lag(self) -> dict[str, int | None]:
+        """How many records of each copied topic are not in its copy, as of the last look; None before the first."""
+        covered = {topic: self.copies[topic].covered() for topic in self.derived}
+        lags = {topic: source.lag(covered[topic]) for topic, source in self.derived.items()}
+        return {topic: sum(lag.values()) if lag else None for topic, lag in lags.items()}
+
+    def freshness(self, topics: Iterable[str], now: float, *, copies: bool = False) -> dict[str, Any]:
         """What every answer says of its freshness; offsets, lags, watermarks by `topic:partition`.
 
-        `watermark` is the lowest of the partitions that had events. `lag` is null before the first look.
+        `watermark` is the lowest of the partitions that had events. `lag` is null before the first look. With
+        `copies`, the answer comes from the copies as well: `copies` has the lag of each, and `age_s` counts them in.
         """
         topics = sorted(topics)
         offsets, lags, marks = {}, {}, {}
@@ -95,10 +125,47 @@ class Tracker:
             "offsets": offsets,
             "lag": lags or None,
             "lagTotal": sum(lags.values()) if lags else None,
-            "age_s": self.age_s(topics, now),
+            "age_s": self.age_s(topics, now, copies=copies),
             "connected": self.connected,
             "caughtUp": self.caught_up,
+            **({"copies": self.copies_lag()} if copies and self.derived else {}),
         }
+
+
+def _earliest(times: Iterable[float | None]) -> float | None:
+    """The first of the times; None if one is not known, or there are none."""
+    found = list(times)
+    known = [at for at in found if at is not None]
+    return min(known) if known and len(known) == len(found) else None
+
+
+def together(all_of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The freshness of an answer that several topologies had a part in: of each, whatever is the least fresh."""
+    if len(all_of) == 1:
+        return dict(all_of[0])
+    marks, offsets = (_merged(min, (one[name] for one in all_of)) for name in ("watermarksMs", "offsets"))
+    lags = _merged(max, (one["lag"] or {} for one in all_of))
+    ages = [one["age_s"] for one in all_of]
+    lowest = min(marks.values(), default=None)
+    return {
+        "watermark": None if lowest is None else iso(lowest),
+        "watermarkMs": lowest,
+        "watermarksMs": marks,
+        "offsets": offsets,
+        "lag": lags or None,
+        "lagTotal": sum(lags.values()) if lags else None,
+        "age_s": None if None in ages else max(ages, default=None),
+        "connected": all(one["connected"] for one in all_of),
+        "caughtUp": all(one["caughtUp"] for one in all_of),
+    }
+
+
+def _merged(choose: Callable[[int, int], int], found: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    merged: dict[str, int] = {}
+    for one in found:
+        for name, value in one.items():
+            merged[name] = choose(merged[name], value) if name in merged else value
+    return merged
 
 
 def iso(at_ms: int) -> str:

@@ -1,7 +1,7 @@
 """What a view server tells Prometheus: how it follows, how fresh it is, how it answers."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -10,6 +10,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from tables.read_model import ReadModel
+from tables.topic_copy import TopicCopy
 from topologies.views.freshness import Tracker
 from topologies.views.problems import Handler
 
@@ -18,71 +19,78 @@ NOT_ROUTED = "unknown"
 
 
 class FollowCollector(Collector):
-    """Reads the model and the tracker when Prometheus asks."""
+    """Reads what is followed when Prometheus asks. `group` says of which topology each figure is."""
 
-    def __init__(self, model: ReadModel, tracker: Tracker) -> None:
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
         """Keep what is to be read."""
-        self._model = model
-        self._tracker = tracker
+        self._trackers = {tracker.model.group.name: tracker for tracker in trackers}
 
     def collect(self) -> Iterator[Metric]:
         """Every metric of the read side; times are in seconds."""
-        model, tracker, now = self._model, self._tracker, time.time()
-        yield CounterMetricFamily(
-            "millrace_views_records_applied", "Changelog and progress records applied.", value=model.records
+        applied = CounterMetricFamily(
+            "millrace_views_records_applied", "Changelog, progress and copied records applied.", labels=["group"]
         )
-        yield GaugeMetricFamily(
-            "millrace_views_connected", "1 while the cluster answers.", value=float(tracker.connected)
-        )
-        yield GaugeMetricFamily(
-            "millrace_views_caught_up", "1 once what was there at the start is applied.", value=float(tracker.caught_up)
-        )
-        yield GaugeMetricFamily("millrace_views_state_bytes", "Bytes on disk.", value=state_bytes(model))
-        yield from self._sources(now)
+        connected = _gauge("millrace_views_connected", "1 while the cluster answers.")
+        caught_up = _gauge("millrace_views_caught_up", "1 once what was there at the start is applied.")
+        size = _gauge("millrace_views_state_bytes", "Bytes on disk.")
+        for group, tracker in self._trackers.items():
+            kept: list[ReadModel | TopicCopy] = [tracker.model, *tracker.copies.values()]
+            applied.add_metric([group], sum(one.records for one in kept))
+            connected.add_metric([group], float(tracker.connected))
+            caught_up.add_metric([group], float(tracker.caught_up))
+            size.add_metric([group], sum(map(state_bytes, kept)))
+        yield from (applied, connected, caught_up, size)
+        yield from self._sources(time.time())
+        yield from self._copies()
 
     def _sources(self, now: float) -> Iterator[Metric]:
-        lag = GaugeMetricFamily(
-            "millrace_views_lag", "Source offsets that the tables do not cover.", labels=["topic", "partition"]
-        )
-        covered = GaugeMetricFamily(
-            "millrace_views_covered_offset", "Everything before is covered.", labels=["topic", "partition"]
-        )
-        age = GaugeMetricFamily(
-            "millrace_views_watermark_age_seconds", "Now less the lowest watermark.", labels=["topic"]
-        )
-        fresh = GaugeMetricFamily(
-            "millrace_views_freshness_seconds", "Since the tables were last known to be complete.", labels=["topic"]
-        )
-        for topic, source in self._tracker.sources.items():
-            offsets = self._model.covered(topic)
-            for partition, offset in offsets.items():
-                covered.add_metric([topic, str(partition)], offset)
-            for partition, behind in source.lag(offsets).items():
-                lag.add_metric([topic, str(partition)], behind)
-            marks = self._model.watermarks(topic)
-            if marks:
-                age.add_metric([topic], now - min(marks.values()) / 1000)
-            since = self._tracker.age_s([topic], now)
-            if since is not None:
-                fresh.add_metric([topic], since)
+        lag = _gauge("millrace_views_lag", "Source offsets that the tables do not cover.", "topic", "partition")
+        covered = _gauge("millrace_views_covered_offset", "Everything before is covered.", "topic", "partition")
+        age = _gauge("millrace_views_watermark_age_seconds", "Now less the lowest watermark.", "topic")
+        fresh = _gauge("millrace_views_freshness_seconds", "Since the tables were last known to be complete.", "topic")
+        for group, tracker in self._trackers.items():
+            for topic, source in tracker.sources.items():
+                offsets = tracker.model.covered(topic)
+                for partition, offset in offsets.items():
+                    covered.add_metric([group, topic, str(partition)], offset)
+                for partition, behind in source.lag(offsets).items():
+                    lag.add_metric([group, topic, str(partition)], behind)
+                marks = tracker.model.watermarks(topic)
+                if marks:
+                    age.add_metric([group, topic], now - min(marks.values()) / 1000)
+                since = tracker.age_s([topic], now)
+                if since is not None:
+                    fresh.add_metric([group, topic], since)
         yield from (lag, covered, age, fresh)
 
+    def _copies(self) -> Iterator[Metric]:
+        lag = _gauge("millrace_views_copy_lag", "Records of a derived topic that its copy does not have.", "topic")
+        for group, tracker in self._trackers.items():
+            for topic, behind in tracker.copies_lag().items():
+                if behind is not None:
+                    lag.add_metric([group, topic], behind)
+        yield lag
 
-def state_bytes(model: ReadModel) -> int:
-    """Bytes of the local copy; files that RocksDB removes meanwhile do not count."""
+
+def _gauge(name: str, says: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, says, labels=["group", *labels])
+
+
+def state_bytes(kept: ReadModel | TopicCopy) -> int:
+    """Bytes of a local copy; files that RocksDB removes meanwhile do not count."""
     try:
-        return model.store.size_bytes()
+        return kept.store.size_bytes()
     except FileNotFoundError:
-        return state_bytes(model)
+        return state_bytes(kept)
 
 
 class Metrics:
     """One server's registry, and the counters of its requests."""
 
-    def __init__(self, model: ReadModel, tracker: Tracker) -> None:
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
         """Register everything with a registry of its own, so that several servers fit into a process."""
         self.registry = CollectorRegistry(auto_describe=False)
-        self.registry.register(FollowCollector(model, tracker))
+        self.registry.register(FollowCollector(trackers))
         self._requests = Counter(
             "millrace_views_http_requests",
             "Requests answered.",

@@ -25,11 +25,19 @@ class Parameters:
         known = sorted(known)
         for name in query:
             if name not in known:
-                choices = f"known are {', '.join(known)}" if known else "there are none here"
-                raise BadParameter(name, f"there is no parameter {name!r}; {choices}")
+                raise _unknown(name, known)
             if len(query.getall(name)) > 1:
                 raise BadParameter(name, f"{name} is given more than once")
         return cls(dict(query))
+
+    @classmethod
+    def of(cls, values: Mapping[str, str], known: Iterable[str]) -> "Parameters":
+        """Take what a custom view is called with; raise for names that are not known here."""
+        known = sorted(known)
+        for name in values:
+            if name not in known:
+                raise _unknown(name, known)
+        return cls(values)
 
     def text(self, name: str) -> str | None:
         """A text, not empty."""
@@ -92,6 +100,11 @@ class Parameters:
             detail = f"{name} must be a multiple of the table's slice of {slice_ms / 1000:g} s, not {text!r}"
             raise BadParameter(name, detail)
         return length
+
+
+def _unknown(name: str, known: list[str]) -> BadParameter:
+    choices = f"known are {', '.join(known)}" if known else "there are none here"
+    return BadParameter(name, f"there is no parameter {name!r}; {choices}")
 
 
 def _iso_ms(name: str, text: str) -> int:

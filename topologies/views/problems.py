@@ -67,7 +67,7 @@ class BadParameter(Problem):
 
 
 class NotFound(Problem):
-    """Nothing has that name."""
+    """Nothing has that name: 404. Custom views may raise it, too."""
 
     def __init__(self, detail: str) -> None:
         """Say what there is."""

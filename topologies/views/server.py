@@ -1,9 +1,11 @@
-"""The view server: an aiohttp application for any topology, and the process that runs it."""
+"""The view server: an aiohttp application for any topologies, and the process that runs it."""
 
 import asyncio
 import logging
+import re
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from aiohttp import web
@@ -11,10 +13,12 @@ from aiohttp import web
 from streams.errors import MillraceError
 from tables.read_model import ReadModel
 from tables.table import Group
+from tables.topic_copy import TopicCopy
 from topologies.settings import Settings
 from topologies.topology import Topology
 from topologies.views import handlers
-from topologies.views.answers import VIEWS, Views
+from topologies.views.answers import SERVED, Served, Views
+from topologies.views.background import keep_running
 from topologies.views.follower import Follower
 from topologies.views.freshness import Tracker
 from topologies.views.guard import ACCESS, BODY_BYTES, Access, Site, guarded, harden, warn_if_open
@@ -24,28 +28,55 @@ from topologies.views.problems import Handler, problems
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
-FOLLOWING = web.AppKey("following", asyncio.Task)
+FOLLOWING = web.AppKey("following", Sequence[asyncio.Task[None]])
 CLOSE_WITHIN_S = 2.0
 
 
-def build_views(topology: Topology, settings: Settings) -> web.Application:
-    """A view server of a topology that follows the settings' cluster. Opens nothing before it is started.
+def build_views(topologies: Sequence[Topology], settings: Settings) -> web.Application:
+    """A view server of topologies that follows the settings' cluster. Opens nothing before it is started.
 
-    Raises MillraceError, when started, if the local copy is in use or cannot be opened.
+    Raises MillraceError where the topologies do not fit together, and, when started, if a local copy is in use or
+    cannot be opened.
     """
-    app = views_app(topology, Access(settings.read_token, settings.ops_token))
-    app.cleanup_ctx.append(_following(topology, settings))
+    app = views_app(topologies, Access(settings.read_token, settings.ops_token))
+    app.cleanup_ctx.append(_following(topologies, settings))
     return app
 
 
-def views_app(topology: Topology, access: Access | None = None) -> web.Application:
-    """The endpoints of a topology's views, without anything behind them: `attach` it before use.
+def views_app(topologies: Sequence[Topology], access: Access | None = None) -> web.Application:
+    """The endpoints of the topologies' views, without anything behind them: `attach` it before use.
 
-    Raises MillraceError for a view whose path is taken or is no path.
+    Raises MillraceError for a view whose path is taken or is no path, and for tables of the same name.
     """
+    refuse_alike(topologies)
     app = web.Application(middlewares=[measured, problems, guarded], client_max_size=BODY_BYTES)
     app[ACCESS] = access or Access()
     app.on_response_prepare.append(harden)
+    for path, handler in _routes(topologies).items():
+        try:
+            app.router.add_get(_anything(path), handler)
+        except ValueError as error:
+            raise MillraceError(f"a view cannot be served at {path!r}: {error}") from error
+    return app
+
+
+def refuse_alike(topologies: Sequence[Topology]) -> None:
+    """Raise MillraceError for a topology that is named twice, and for a table that two of them keep."""
+    owners: dict[str, str] = {}
+    names = [topology.name for topology in topologies]
+    if not names or len(set(names)) != len(names):
+        raise MillraceError(f"topologies to serve must be there, and each once: not {', '.join(names) or 'none'}")
+    for topology in topologies:
+        for table in read_group(topology).tables:
+            other = owners.setdefault(table.name, topology.name)
+            if other != topology.name:
+                raise MillraceError(
+                    f"table {table.name!r} is in {other} and in {topology.name}: give it another name in one of them, "
+                    "or serve them by two servers"
+                )
+
+
+def _routes(topologies: Sequence[Topology]) -> dict[str, Handler]:
     routes: dict[str, Handler] = {
         "/api/tables": handlers.tables,
         "/api/tables/{name}": handlers.table,
@@ -54,41 +85,75 @@ def views_app(topology: Topology, access: Access | None = None) -> web.Applicati
         "/readyz": handlers.readyz,
         "/metrics": metrics,
     }
-    if handlers.sales_tables(table.name for table in read_group(topology).tables):
+    if handlers.sales_tables(table.name for topology in topologies for table in read_group(topology).tables):
         routes = {"/api/sales": handlers.sales, "/api/sales/top": handlers.top, **routes}
-    for path, view in topology.views.items():
-        if path in routes or not path.startswith("/"):
-            raise MillraceError(f"a view cannot be served at {path!r}: choose another path, with / at its start")
-        routes[path] = handlers.custom(view)
+    taken = {_shape(path) for path in routes}
+    for topology in topologies:
+        for path, view in topology.views.items():
+            if _shape(path) in taken or not path.startswith("/"):
+                raise MillraceError(f"a view cannot be served at {path!r}: choose another path, with / at its start")
+            taken.add(_shape(path))
+            routes[path] = handlers.custom(topology.name, view)
     routes.setdefault("/", handlers.index)
-    for path, handler in routes.items():
-        app.router.add_get(path, handler)
-    return app
+    return routes
 
 
-def attach(app: web.Application, views: Views) -> None:
-    """Put a read model behind the endpoints."""
-    app[VIEWS] = views
-    app[METRICS] = Metrics(views.model, views.tracker)
+def _anything(path: str) -> str:
+    """A path whose parameters take everything but a slash; by default aiohttp has none with braces in them."""
+    return re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", path)
 
 
-def _following(topology: Topology, settings: Settings) -> Callable[[web.Application], AsyncIterator[None]]:
+def _shape(path: str) -> str:
+    """The same for paths that differ in the names of their parameters only."""
+    return re.sub(r"\{[^{}]*\}", "{}", path)
+
+
+def attach(app: web.Application, *served: Views) -> None:
+    """Put a read model of each topology behind the endpoints."""
+    app[SERVED] = Served(served)
+    app[METRICS] = Metrics([views.tracker for views in served])
+
+
+def _following(topologies: Sequence[Topology], settings: Settings) -> Callable[[web.Application], AsyncIterator[None]]:
     async def context(app: web.Application) -> AsyncIterator[None]:
-        model = ReadModel(read_group(topology), copy_directory(topology, settings))
-        tracker = Tracker(model)
-        attach(app, Views(topology, model, tracker, settings.currency))
-        follower = Follower(model, tracker, settings.cluster, topology.topics())
-        app[FOLLOWING] = following = asyncio.create_task(follower.run())
-        yield
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-        model.close()
+        with ExitStack() as opened:
+            served = [_opened(topology, settings, opened) for topology in topologies]
+            attach(app, *served)
+            following = [asyncio.create_task(_follower(views, settings).run()) for views in served]
+            beside = [
+                asyncio.create_task(keep_running(name, function, views.reader))
+                for views in served
+                for name, function in views.topology.backgrounds.items()
+            ]
+            app[FOLLOWING] = following
+            yield
+            for task in (*beside, *following):
+                task.cancel()
+            await asyncio.gather(*beside, *following, return_exceptions=True)
 
     return context
 
 
+def _opened(topology: Topology, settings: Settings, opened: ExitStack) -> Views:
+    """Open what is kept of a topology; it is closed with `opened`."""
+    directory = copy_directory(topology, settings)
+    model = ReadModel(read_group(topology), directory)
+    opened.callback(model.close)
+    copies = {}
+    for name, copied in topology.copies.items():
+        copies[name] = TopicCopy(copied, directory.with_name(f"{directory.name}-{name}"))
+        opened.callback(copies[name].close)
+    return Views(topology, model, Tracker(model, copies=copies), settings.currency)
+
+
+def _follower(views: Views, settings: Settings) -> Follower:
+    copies = list(views.tracker.copies.values())
+    topics = {topic.name: topic for topic in [*(copy.topic for copy in copies), *views.topology.topics()]}
+    return Follower(views.model, views.tracker, settings.cluster, list(topics.values()), copies=copies)
+
+
 def run(
-    topology: Topology,
+    topologies: Sequence[Topology],
     settings: Settings,
     *,
     host: str = LOOPBACK,
@@ -98,11 +163,11 @@ def run(
 
     Raises MillraceError for a port that is taken, a local copy that is in use, a partition mismatch.
     """
-    asyncio.run(_serve(topology, settings, host, started))
+    asyncio.run(_serve(topologies, settings, host, started))
 
 
-async def _serve(topology: Topology, settings: Settings, host: str, started: Callable[[str], None]) -> None:
-    app = build_views(topology, settings)
+async def _serve(topologies: Sequence[Topology], settings: Settings, host: str, started: Callable[[str], None]) -> None:
+    app = build_views(topologies, settings)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_WITHIN_S)
     warn_if_open(host, app[ACCESS])
     try:
@@ -128,20 +193,24 @@ def url_of(runner: web.AppRunner) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def _until_stopped(following: "asyncio.Task[None]") -> None:
-    """Wait for a signal; what ends the follower for good is raised."""
+async def _until_stopped(following: "Sequence[asyncio.Task[None]]") -> None:
+    """Wait for a signal; what ends a follower for good is raised."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({stopping, following}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({stopping, *following}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    if following.done():
-        following.result()
+    for task in following:
+        if task.done():
+            task.result()
 
 
 def copy_directory(topology: Topology, settings: Settings) -> Path:
-    """Where a server keeps its copy: one for each port, so that several servers of a host share a state directory."""
+    """Where a server keeps a topology: one for each port, so that several servers of a host share a state directory.
+
+    Copies of derived topics are beside it, with the topic's name after it.
+    """
     return Path(settings.state_dir) / topology.name / f"views-{settings.views_port}"
 
 
