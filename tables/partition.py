@@ -16,6 +16,7 @@ from streams.intake import Batch, Intake
 from streams.log import TP, Entry, Log, Record
 from tables.cache import Cache
 from tables.folding import Poison, Rows, fold_all, fold_one
+from tables.forwarding import Forwarded, forward_all, forward_one
 from tables.progress import Progress
 from tables.put_aside import Kept
 from tables.store import Store
@@ -170,12 +171,16 @@ class Partition:
         tables = [cache.table for cache in feed.caches]
         careful = bool(batch.offsets) and batch.offsets[0] <= feed.careful_until
         columns = None if careful else fold_all(tables, batch.events, batch.ats)
+        forwarded: Forwarded | None = []
+        if columns is not None and feed.source.forward is not None:
+            forwarded = forward_all(feed.source.forward, batch.events, batch.ats)
         self._set_aside(feed, batch.dead, "intake")
-        if columns is None:
-            columns = self._fold_each(feed, tables, batch)
+        if columns is None or forwarded is None:
+            columns, forwarded = self._fold_each(feed, tables, batch)
         elif batch.offsets:
             feed.poison_run = 0
         self._set_late_aside(feed, batch)
+        feed.side += forwarded
         if not batch.offsets:
             return
         checked, width = batch.offsets[0] <= feed.highest, feed.source.time.slice_ms
@@ -188,14 +193,18 @@ class Partition:
         if feed.source.mark is not None:
             _raise_marks(feed.marks, map(feed.source.mark, batch.events))
 
-    def _fold_each(self, feed: Feed, tables: list[Table], batch: Batch) -> list[list[Rows]]:
+    def _fold_each(self, feed: Feed, tables: list[Table], batch: Batch) -> tuple[list[list[Rows]], Forwarded]:
         """Fold event by event; what no fold can take becomes a dead letter, everything else stays."""
         good: list[int] = []
         poisoned: list[tuple[Record, str]] = []
         folded: list[list[Rows]] = []
+        forwarded: Forwarded = []
+        forward = feed.source.forward
         for i, event in enumerate(batch.events):
             try:
-                folded.append(fold_one(tables, event, batch.ats[i]))
+                rows = fold_one(tables, event, batch.ats[i])
+                forwarded += forward_one(forward, event, batch.ats[i]) if forward is not None else ()
+                folded.append(rows)
             except Poison as poison:
                 poisoned.append((batch.records[i], str(poison)))
                 feed.intake.aside.add(batch.offsets[i])
@@ -205,7 +214,7 @@ class Partition:
             feed.poison_run = 0
         batch.keep(good)
         self._set_aside(feed, poisoned, "fold")
-        return [[rows[t] for rows in folded] for t in range(len(tables))]
+        return [[rows[t] for rows in folded] for t in range(len(tables))], forwarded
 
     def _count_poison(self, feed: Feed, offset: int, poison: Poison) -> None:
         feed.poison_run += 1

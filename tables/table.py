@@ -61,6 +61,24 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Forward:
+    """Hand each applied event on to another topic: `of(event)` gives its records (partition, key, value).
+
+    With `timed` it is called as `of(event, at_ms)`. The values carry an event id that is a function of the event, and
+    the topic declares `dedupe_s`, since a crash may repeat them (tables.forwarding).
+    """
+
+    topic: Topic
+    of: Callable[..., Iterable[tuple[int, bytes, bytes]]]
+    timed: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a topic that could not tell a repeat."""
+        if not self.topic.dedupe_s:
+            raise ValueError(f"topic {self.topic.name!r} is forwarded to, which may repeat records: give it dedupe_s")
+
+
+@dataclass(frozen=True)
 class Source:
     """A topic that tables are fed from, and how its event time is read.
 
@@ -75,6 +93,7 @@ class Source:
     decode: Callable[[bytes | None], Any] | None = None
     mark: Callable[[Any], tuple[str, int] | None] | None = None
     finals_of: Table | None = None
+    forward: Forward | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for what could not be right at run time."""
@@ -178,4 +197,5 @@ class Group:
         for source in self.sources:
             found += [source.topic, source.topic.dead_letters, source.topic.late]
         found += [self.changelog(table) for table in self.tables]
+        found += [source.forward.topic for source in self.sources if source.forward is not None]
         return found

@@ -11,7 +11,7 @@ it keeps. A topology is a value under construction: declare everything at import
         yield click.page, 1, click.user_id
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from streams.intake import EventTime, TimeOf
 from streams.topics import Topic
 from tables.aggregates import Aggregate
 from tables.finals import partials_topic, with_finals
-from tables.table import DAY_S, Fold, Group, Source, Table
+from tables.table import DAY_S, Fold, Forward, Group, Source, Table
 from tables.topic_copy import Copied
 from tables.topic_copy import TimeOf as TimeOfRecord
 
@@ -77,10 +77,26 @@ class Topology:
 
     def add(self, topic: Topic, table: Table) -> None:
         """Feed a table from a topic."""
+        source = self._source(topic)
+        self.sources[topic.name] = replace(source, tables=(*source.tables, table))
+
+    def _source(self, topic: Topic) -> Source:
         source = self.sources.get(topic.name) or Source(topic, (), time_of=_time_of(topic))
         if source.topic != topic:
             raise ValueError(f"topic {topic.name} is declared twice, and differently")
-        self.sources[topic.name] = replace(source, tables=(*source.tables, table))
+        return source
+
+    def forward(
+        self, topic: Topic, to: Topic, of: Callable[..., Iterable[tuple[int, bytes, bytes]]], *, timed: bool = False
+    ) -> None:
+        """Hand a topic's events on to another one: `of(event)`, or `of(event, at_ms)` if timed, gives the records.
+
+        Each is (partition, key, value); see `tables.table.Forward` for what the receiving topic needs.
+        """
+        source = self._source(topic)
+        if source.forward is not None:
+            raise ValueError(f"topic {topic.name} is forwarded already")
+        self.sources[topic.name] = replace(source, forward=Forward(to, of, timed))
 
     def copy(self, topic: Topic, *, time_of: TimeOfRecord | None = None, keep: int | None = None) -> "Topology":
         """Have the view server keep a copy of a compacted derived topic, for the views: `reader.copies[topic.name]`.
