@@ -19,6 +19,7 @@ The engine stays behind the `Processor` protocol, so another fetcher can take `g
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -364,7 +365,8 @@ class Consumer(driver.Consumer):
 
     async def perform_seek(self) -> None:
         """Go on from the engine's positions, and for unbatched topics from the committed offsets."""
-        await super().perform_seek()
+        with _reassigned():
+            await super().perform_seek()
         self._delivered.clear()
         await self.read_on_from(self.app.processor.positions())
 
@@ -375,7 +377,8 @@ class Consumer(driver.Consumer):
         for tp in wanted:
             self._delivered.pop(TP(*tp), None)
         if wanted:
-            await self.seek_wait({aiokafka.TopicPartition(*tp): offset for tp, offset in wanted.items()})
+            with _reassigned():
+                await self.seek_wait({aiokafka.TopicPartition(*tp): offset for tp, offset in wanted.items()})
         for tp, offset in wanted.items():
             self._delivered.pop(TP(*tp), None)
             self._read_offset[tp] = offset or None
@@ -383,6 +386,15 @@ class Consumer(driver.Consumer):
     async def committed_offsets(self, tps: Iterable[TP]) -> dict[TP, int | None]:
         """What the group has committed, None where nothing is."""
         return await self._thread.committed(tps)
+
+
+@contextlib.contextmanager
+def _reassigned() -> Iterator[None]:
+    """A partition may go to another worker while its offset is asked for: the next assignment seeks again."""
+    try:
+        yield
+    except aiokafka.errors.IllegalStateError as error:  # Faust would end the worker
+        logger.info("seek left to the next assignment: %s", error)
 
 
 class Transport(driver.Transport):

@@ -105,6 +105,9 @@ class Fleet:
             raise MillraceError(f"the partitions are not all owned after {READY_S:g} s: {self._owned()}")
 
     def _all_owned(self) -> bool:
+        for slot, child in self.workers.items():
+            if child.process.poll() is not None:
+                raise MillraceError(f"worker-{slot} ended by itself: {self.last_line(slot)!r}; its log is {child.log}")
         found = self._owned().values()
         owned = [n for numbers in found for n in numbers or ()]
         return None not in found and sorted(owned) == list(range(self.settings.partitions))
