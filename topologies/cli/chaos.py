@@ -21,7 +21,7 @@ from streams.broker import Broker
 from streams.cluster import Cluster
 from streams.errors import MillraceError
 from topologies.chaos.faults import FAULTS
-from topologies.chaos.run import Outcome, run_once, schedule
+from topologies.chaos.run import Outcome, delete_topics, run_once, schedule
 from topologies.cli.broker import bring_up
 from topologies.cli.chaos_beside import RATE as RATE_BESIDE
 from topologies.cli.chaos_beside import beside
@@ -29,7 +29,7 @@ from topologies.cli.options import Bootstrap, Home, Json
 from topologies.settings import Settings, find_cluster, home_directory
 
 SHOWN = 10
-RATE = 4000.0
+RATE = 2500.0
 SESSION_S = 4.0
 # Short sessions, so that a paused worker is a zombie soon, and a cleaner that looks often.
 PROPERTIES = {"group.min.session.timeout.ms": "1000", "log.cleaner.backoff.ms": "200"}
@@ -114,6 +114,7 @@ def chaos(
             outcomes.append(outcome)
             _print(console, outcome)
             if outcome.exact:
+                delete_topics(settings)
                 shutil.rmtree(settings.state_dir, ignore_errors=True)
         _print_tally(console, outcomes)
         place.keep = not all(outcome.exact for outcome in outcomes)
