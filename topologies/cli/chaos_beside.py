@@ -45,7 +45,7 @@ def beside(
             settings = replace(base, prefix=f"{base.prefix}{number}-", state_dir=base.state_dir / str(number))
             run = run_target(target, settings, directory / f"{seed}-{number}", seed, planned, plan)
             found[target].append(run)
-            console.print(f"  {said(run)}", highlight=False)
+            console.print(f"  {said(run)}", highlight=False, soft_wrap=True)
             shutil.rmtree(base.state_dir, ignore_errors=True)
     console.print(grid(found))
     return answer(found)
@@ -60,6 +60,8 @@ def said(run: Run) -> str:
     words += [f"{run.behind:,} records never committed"] * bool(run.behind)
     words += [f"{run.restarts} workers started again"] * bool(run.restarts)
     words += [f"all state deleted by hand {run.wiped} times"] * bool(run.wiped)
+    if run.stuck:
+        return f"{run.target}: stuck: {', '.join([run.stuck, *words[1:]])}"
     return f"{run.target}: {', '.join(words)}; {verdict.orders:,} orders in {verdict.cells} cells, {run.seconds:.0f} s"
 
 
@@ -79,6 +81,7 @@ def grid(found: dict[Target, list[Run]]) -> Grid:
     shown.add_row("cells compared", *(f"{v.cells:,}" for v in totals))
     shown.add_row("cells too high", *(share(v.over_cells, v.cells) for v in totals))
     shown.add_row("cells too low", *(share(v.under_cells, v.cells) for v in totals))
+    shown.add_row("runs that got stuck", *(str(sum(bool(run.stuck) for run in s)) for s in found.values()))
     shown.add_row("workers that ended by themselves", *(str(sum(run.restarts for run in s)) for s in found.values()))
     shown.add_row("state deleted by hand to go on", *(str(sum(run.wiped for run in s)) for s in found.values()))
     return shown
