@@ -25,10 +25,12 @@ from topologies.chaos.run import Outcome, delete_topics, run_once, schedule
 from topologies.cli.broker import bring_up
 from topologies.cli.chaos_beside import RATE as RATE_BESIDE
 from topologies.cli.chaos_beside import beside
+from topologies.cli.ending import ended_by_signals
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.settings import Settings, find_cluster, home_directory
 
 SHOWN = 10
+INTERRUPTED = 130
 RATE = 2500.0
 SESSION_S = 4.0
 # Short sessions, so that a paused worker is a zombie soon, and a cleaner that looks often.
@@ -89,7 +91,7 @@ def chaos(
     """
     console = Console(stderr=True)
     if beside_faust:
-        with _place(home, nodes, bootstrap) as place:
+        with ended_by_signals(INTERRUPTED), _place(home, nodes, bootstrap) as place:
             settings_for = partial(_settings, place)
             found = beside(console, settings_for, place.directory, range(seed, seed + runs), faults, only, rate)
             place.keep = not found["exact"]
@@ -97,7 +99,7 @@ def chaos(
         return
     outcomes: list[Outcome] = []
     names = _chosen(only, embedded=not (bootstrap or os.environ.get("MILLRACE_BOOTSTRAP")))
-    with _place(home, nodes, bootstrap) as place:
+    with ended_by_signals(INTERRUPTED), _place(home, nodes, bootstrap) as place:
         for number in range(seed, seed + runs):
             settings = _settings(place, number)
             planned = schedule(number, faults, names)

@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from streams.simulator.ledger import Ledger
 from streams.simulator.run import plan_run
 from streams.simulator.settings import ShopSettings
 from topologies.cli.broker import bring_up
+from topologies.cli.ending import ended_by_signals
 from topologies.cli.options import Bootstrap, Home
 from topologies.cli.simulate import topic_names
 from topologies.demo.kills import Kills
@@ -71,7 +71,7 @@ def run_demo(
         raise MillraceError("--verify needs an end: give --events, e.g. `millrace demo --events 300000 --verify`")
     console = Console(stderr=True)
     ended = 0 if events is None else 130  # without an end of its own, Ctrl-C is how it is meant to end
-    with _ended_by_signals(ended), _cluster(home, nodes, bootstrap, apart=verify) as (cluster, directory):
+    with ended_by_signals(ended), _cluster(home, nodes, bootstrap, apart=verify) as (cluster, directory):
         settings = _settings(cluster, directory, port, apart=verify)
         shop = ShopSettings(seed=seed, currency=settings.currency, topics=topic_names(topics))
         pace = rate if rate is not None else (0.0 if events else 500.0)
@@ -156,23 +156,3 @@ def _settings(cluster: Cluster, directory: Path, port: int | None, *, apart: boo
         views_port=port or free_port(),
         prefix=f"verify-{secrets.token_hex(3)}-",
     )
-
-
-@contextmanager
-def _ended_by_signals(code: int) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the demo in order, with this code: one more is not needed, and does no harm."""
-
-    def end(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Stopped.")
-        raise typer.Exit(code) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
