@@ -8,7 +8,7 @@ from pathlib import Path
 from streams.errors import MillraceError
 from streams.kafka_log import REQUEST_TIMEOUT_MS
 from tables.points import POINTS
-from topologies.chaos.fleet import Fleet, owned_by
+from topologies.chaos.fleet import READY_S, Fleet, owned_by
 from topologies.chaos.lost_topic import delete_changelog
 from topologies.chaos.unwritable import unwritable
 
@@ -116,22 +116,22 @@ def broker_away(fleet: Fleet, rng: random.Random) -> None:
 
 
 def read_only(fleet: Fleet, rng: random.Random) -> None:
-    """A worker's directory, or that of one of its partitions, turns read-only: it must not start on it."""
+    """A worker's directory, or that of one of its partitions, turns read-only: nobody may start on it."""
     slot = _any(fleet, rng)
     owned = owned_by(fleet.ports[slot]) or [0]
     place = fleet.settings.state_dir / fleet.group
     with unwritable(place / str(rng.choice(owned)) if rng.random() < 0.5 else place):
         time.sleep(rng.uniform(0, 1))
-        if not fleet.died(slot, 0):  # what it has to write there has already ended some
+        ended = fleet.ended()  # what it had to write there may have ended it already
+        if slot not in ended:
             fleet.kill(slot)
         fleet.start(slot)
-        if not fleet.died(slot, DIES_WITHIN_S):
-            fleet.kill(slot)
+        if not fleet.died(slot, READY_S):
             raise MillraceError(f"worker-{slot} runs on a read-only directory")
-        line = fleet.last_line(slot)
-        if "error:" not in line or "cannot be" not in line:
-            raise MillraceError(f"worker-{slot} ended on a read-only directory without a clear line: {line!r}")
-    fleet.start(slot)
+    # Another one may have got the partition meanwhile, and have refused as well.
+    for one in {slot, *ended, *fleet.ended()}:
+        _must_say(fleet, one, "cannot be")
+        fleet.start(one)
 
 
 def corrupt(fleet: Fleet, rng: random.Random) -> None:
@@ -151,9 +151,7 @@ def full(fleet: Fleet, rng: random.Random) -> None:
     fleet.kill(slot)
     fleet.start(slot, file_limit=FULL_AT_BYTES)
     if fleet.died(slot, DIES_WITHIN_S):
-        line = fleet.last_line(slot)
-        if "error:" not in line:
-            raise MillraceError(f"a worker on a full disk ended without a clear line: {line!r}")
+        _must_say(fleet, slot, "")
     else:
         fleet.kill(slot)
     fleet.start(slot)
@@ -162,17 +160,20 @@ def full(fleet: Fleet, rng: random.Random) -> None:
 def _refused_then_wiped(fleet: Fleet, says: str) -> None:
     for slot in (0, 1):
         fleet.start(slot)
-    refused = [slot for slot in (0, 1) if fleet.died(slot, 5.0)]
-    for slot in refused:
-        line = fleet.last_line(slot)
-        if "error:" not in line or says not in line:
-            raise MillraceError(f"worker-{slot} ended on a damaged store without a clear line: {line!r}")
-    if refused:
+    if refused := fleet.ended(wait=True):
+        for slot in refused:
+            _must_say(fleet, slot, says)
         for slot in list(fleet.workers):
             fleet.kill(slot)
         fleet.wipe()
         for slot in (0, 1):
             fleet.start(slot)
+
+
+def _must_say(fleet: Fleet, slot: int, says: str) -> None:
+    line = fleet.last_line(slot)
+    if "error:" not in line or says not in line:
+        raise MillraceError(f"worker-{slot} ended without a clear line ({says!r}): {line!r}")
 
 
 def _overwrite(path: Path, rng: random.Random) -> None:

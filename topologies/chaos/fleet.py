@@ -104,10 +104,26 @@ class Fleet:
         if not _within(self._all_owned, READY_S):
             raise MillraceError(f"the partitions are not all owned after {READY_S:g} s: {self._owned()}")
 
+    def ended(self, *, wait: bool = False) -> list[int]:
+        """The workers that have ended by themselves, which are forgotten then.
+
+        With `wait`, at once when the first has, and none when all partitions are owned before.
+        """
+
+        def gone() -> list[int]:
+            return [slot for slot, child in self.workers.items() if child.process.poll() is not None]
+
+        if wait:
+            _within(lambda: bool(gone()) or self._owned_by_all(), READY_S)
+        return [slot for slot in gone() if self.died(slot, 0)]
+
     def _all_owned(self) -> bool:
         for slot, child in self.workers.items():
             if child.process.poll() is not None:
                 raise MillraceError(f"worker-{slot} ended by itself: {self.last_line(slot)!r}; its log is {child.log}")
+        return self._owned_by_all()
+
+    def _owned_by_all(self) -> bool:
         found = self._owned().values()
         owned = [n for numbers in found for n in numbers or ()]
         return None not in found and sorted(owned) == list(range(self.settings.partitions))

@@ -14,8 +14,8 @@ from topologies.chaos.fleet import Fleet
 from topologies.sales import sales_topology
 
 # A flush under way has waited for the topic for some seconds before it looks whether it is still there.
-NOTICED_WITHIN_S = 40.0
-DIES_WITHIN_S = 20.0
+NOTICED_WITHIN_S = 90.0
+REFUSES_WITHIN_S = 60.0
 
 
 def delete_changelog(fleet: Fleet, rng: random.Random) -> None:
@@ -34,7 +34,7 @@ def delete_changelog(fleet: Fleet, rng: random.Random) -> None:
             fleet.wipe()
         for slot in (0, 1):
             fleet.start(slot)
-        _all_refuse(fleet, topic, DIES_WITHIN_S)
+        _all_refuse(fleet, topic, REFUSES_WITHIN_S)
     if not missing_topics(fleet.settings.cluster, [topic]):
         raise MillraceError(f"{topic} was deleted, and somebody has created it again")
 
