@@ -8,6 +8,8 @@ and orders are named by the text of their ids. Rows, in the order of the tables'
   (`agents.interest.normalised`), `checkout` with an empty thing. An event that names no thing has no step.
 - `cart_changes`: `(user, first, last, change)` for Min, Max and Moments, of `cart.added` and `cart.removed` with a
   product: `(time, "+" or "-", product)`.
+- `recent`: `(user, (time, touch))` for TopK, of activity with a product: the touch is `viewed`, `carted` or `removed`,
+  a blank, and the product.
 - `purchases`: `(user, purchase)` for Moments, of `order.placed`: `(time, order, amount, product, ...)` with the
   distinct products in the order of the lines, at most `MAX_PRODUCTS`. The amount of an order in another currency than
   the shop's is 0: it counts as an order, and its money is not added to the shop's.
@@ -32,6 +34,8 @@ _ACTIONS = {
 UserRow = tuple[str, int, int, int, tuple[int, str, str] | None]
 CartRow = tuple[str, int, int, tuple[int, str, str]]
 PurchaseRow = tuple[str, tuple[Any, ...]]
+RecentRow = tuple[str, tuple[int, str]]
+_TOUCHES = ("product.viewed", "cart.added", "cart.removed")
 
 
 def by_user(event: UserActivity, at: int) -> list[UserRow]:
@@ -46,6 +50,13 @@ def by_user(event: UserActivity, at: int) -> list[UserRow]:
         thing = event.product_id
     step = None if thing is None else (at, action, f"{thing}")
     return [(f"{event.user_id}", at, at, 1, step)]
+
+
+def recent(event: UserActivity, at: int) -> list[RecentRow]:
+    """One row of what was viewed, put into a cart or taken out of it."""
+    if event.product_id is None or event.event_type not in _TOUCHES:
+        return []
+    return [(f"{event.user_id}", (at, f"{_ACTIONS[event.event_type]} {event.product_id}"))]
 
 
 def cart_changes(event: UserActivity, at: int) -> list[CartRow]:

@@ -16,13 +16,13 @@ The table of activity has slices of `gap_ms` and the aggregates first, last, eve
 with its Moments.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from agents.candidate import Candidate, Decide, Emission
-from agents.chains import Chain, chain_ending
+from agents.chains import FIRST, LAST, Chain, chain_ending
 from streams.codecs import encode
 from streams.events import UserSession
 
@@ -53,6 +53,33 @@ def decide_session(
         return [(msgspec.json.encode([c.key, session.start]), encode(session))]
 
     return decide
+
+
+def sessions_of(
+    user: str,
+    cells: Iterable[tuple[int, Sequence[Any]]],
+    purchases: Sequence[Purchase],
+    gap_ms: int,
+    *,
+    max_things: int = 500,
+) -> list[UserSession]:
+    """A user's sessions as known so far, oldest first, from the cells of neighbouring slices and all purchases.
+
+    For looking at: the newest may still go on, and one that a decision cuts is whole here.
+    """
+    chains: list[list[Sequence[Any]]] = []
+    for _, cell in sorted(cells, key=lambda pair: pair[0]):
+        if chains and cell[FIRST] - chains[-1][-1][LAST] < gap_ms:
+            chains[-1].append(cell)
+        else:
+            chains.append([cell])
+    found = []
+    for place, cells_of_one in enumerate(chains):
+        next_first = chains[place + 1][0][FIRST] if place + 1 < len(chains) else 2**63
+        chain = Chain(cells_of_one, min(cells_of_one[-1][LAST] + gap_ms, next_first))
+        bought = [purchase for purchase in purchases if chain.first <= purchase[0] < chain.before]
+        found.append(_session(user, chain, bought, max_things))
+    return found
 
 
 def purchases_between(c: Candidate, table: str, slice_ms: int, from_ms: int, to_ms: int) -> list[Purchase]:

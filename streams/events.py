@@ -159,6 +159,55 @@ class OrderAlert(Struct, frozen=True, gc=False, rename="camel"):
     final: bool = True
 
 
+class Neighbour(Struct, frozen=True, gc=False, rename="camel"):
+    """A product that goes together with another: `score` is a cosine, `together` the decayed count of baskets."""
+
+    product_id: Name
+    score: float
+    together: float
+
+
+class Neighbourhood(Struct, frozen=True, gc=False, rename="camel"):
+    """A product's nearest neighbours of one kind, nearest first.
+
+    `baskets` is how many held the product, `weight` the same after decay; any `together`, of a product that is listed
+    or not, is low by at most `error`.
+    """
+
+    baskets: int = 0
+    weight: float = 0.0
+    error: float = 0.0
+    neighbours: tuple[Neighbour, ...] = ()
+
+
+class ProductNeighbours(Struct, frozen=True, gc=False, rename="camel"):
+    """What a product is often seen with and bought with, as of an event time in ms (`agents.neighbours`)."""
+
+    product_id: Name
+    seen: Neighbourhood
+    bought: Neighbourhood
+    as_of: EpochMs
+
+
+class Recommendation(Struct, frozen=True, gc=False, rename="camel"):
+    """A product for a user, and why: `reason` in words; `because` names the product that led to it, if one did."""
+
+    product_id: Name
+    score: float
+    reason: str
+    because: Name | None = None
+    action: Literal["viewed", "carted", "removed", "bought"] | None = None
+    relation: Literal["often bought with", "often seen with"] | None = None
+
+
+class UserRecommendations(Struct, frozen=True, gc=False, rename="camel"):
+    """What is recommended to a user, best first, as of an event time in ms (`agents.personal`)."""
+
+    user_id: Name
+    as_of: EpochMs
+    recommendations: tuple[Recommendation, ...]
+
+
 Event = OrderEvent | UserActivity | PaymentNotification
 Derived = UserSession | ProductBasket | AbandonedCart | OrderAlert
 
