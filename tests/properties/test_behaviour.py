@@ -1,7 +1,9 @@
 """Decisions on cells come to what the definitions give, whenever they are taken and whatever is known ahead of time."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from random import Random
 from typing import Any
 
@@ -18,6 +20,9 @@ from agents.sessions import decide_session
 from streams.codecs import encode
 from streams.events import AbandonedCart, OrderAlert, OrderEvent, OrderLine, UserActivity, UserSession
 from streams.simulator.behaviour import BehaviourRules, alerts_of, carts_of, sessions_of
+from streams.simulator.behaviour_ledger import BehaviourLedger
+from streams.simulator.emission import emitted
+from streams.simulator.settings import ShopSettings
 from tables.aggregates import Aggregate, Max, Min, Moments, Sum, Trail
 
 # small numbers, so that a few dozen events meet every edge: blocks, gaps, caps and slices of three widths
@@ -93,7 +98,7 @@ def time_of(event: UserActivity | OrderEvent) -> int:
 
 
 def decided(
-    decide: Decide, kept: dict[str, Kept], trigger: str, since: int, until: int, reach: int
+    decide: Decide, kept: dict[str, Kept], trigger: str, since: int, until: int, reach: int, user: str = USER
 ) -> dict[bytes, Any]:
     """What the rule emits on every cell of its table; it may look no further than `reach` ms back or ahead."""
     found: dict[bytes, Any] = {}
@@ -105,7 +110,7 @@ def decided(
             assert window - reach <= start <= window + reach
             return table.rows.get(start)
 
-        for key, value in decide(Cell(window, USER, states, since, until, look)):
+        for key, value in decide(Cell(window, user, states, since, until, look)):
             assert key not in found
             found[key] = value
     return found
@@ -187,7 +192,7 @@ def stepwise(
     return union, since
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(everything, untils, st.integers(0, 999))
 def test_sessions_are_those_of_the_definition_whenever_decided(given: Any, cuts: list[int], seed: int) -> None:
     decide = decide_session(10, orders_slice_ms=8, max_slices=3, max_things=7)
@@ -198,7 +203,7 @@ def test_sessions_are_those_of_the_definition_whenever_decided(given: Any, cuts:
     }
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(everything, untils, st.integers(0, 999))
 def test_carts_are_those_of_the_definition_whenever_decided(given: Any, cuts: list[int], seed: int) -> None:
     decide = decide_abandoned(12, orders_slice_ms=8, max_slices=3)
@@ -209,7 +214,7 @@ def test_carts_are_those_of_the_definition_whenever_decided(given: Any, cuts: li
     }
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(everything, untils, st.integers(0, 999), st.booleans())
 def test_alerts_are_those_of_the_definition_whenever_decided(
     given: Any, cuts: list[int], seed: int, early: bool
@@ -226,7 +231,7 @@ def test_alerts_are_those_of_the_definition_whenever_decided(
     }
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.lists(orders, max_size=30), untils, st.integers(0, 999))
 def test_early_alerts_are_settled_by_the_final_decision(given: list[OrderEvent], cuts: list[int], seed: int) -> None:
     """An upsert topic that early and final decisions write to ends with the final alerts alone."""
@@ -267,3 +272,35 @@ def test_values_are_what_their_topic_declares(rule: Decide, kind: type) -> None:
     trigger = "activity_by_user" if kind is UserSession else "cart_changes_by_user"
     (value,) = decided(rule, kept, trigger, 0, 100, 10**8).values()
     assert msgspec.json.decode(value, type=kind)
+
+
+def test_a_simulated_shop_comes_to_what_its_ledger_says() -> None:
+    rules = BehaviourRules(max_orders=1, max_amount=500_000)
+    ledger = BehaviourLedger(4, rules)
+    sent: defaultdict[str, tuple[list[UserActivity], list[OrderEvent]]] = defaultdict(lambda: ([], []))
+    shop = ShopSettings(events_per_s=2, users=1_000, products=200, pairs=20, late_sessions=0, duplicates=0)
+    for _, key, _, event in islice(emitted(shop), 15_000):
+        ledger.record(key, event)
+        if isinstance(event, UserActivity):
+            sent[str(event.user_id)][0].append(event)
+        elif isinstance(event, OrderEvent):
+            sent[str(event.user_id)][1].append(event)
+    ways: list[tuple[Decide, str, type, Sequence[Any]]] = [
+        (decide_session(rules.gap_ms), "activity_by_user", UserSession, ledger.sessions(all_over=True)),
+        (decide_abandoned(rules.timeout_ms), "cart_changes_by_user", AbandonedCart, ledger.carts(all_over=True)),
+        (
+            decide_velocity(Velocity(rules.velocity_ms, rules.max_orders, rules.max_amount)),
+            "orders_by_user",
+            OrderAlert,
+            ledger.alerts(all_over=True),
+        ),
+    ]
+    for decide, trigger, kind, expected in ways:
+        found = []
+        for user, (acts, bought) in sorted(sent.items()):
+            for _, value in sorted(
+                decided(decide, filled(rules, acts, bought), trigger, 0, 2**50, 10**9, user).items()
+            ):
+                found.append(msgspec.json.decode(value, type=kind))
+        assert len(expected) > 20
+        assert sorted(found, key=repr) == sorted(expected, key=repr)
