@@ -61,7 +61,8 @@ class Sum(msgspec.Struct, frozen=True, array_like=True):
 class Outcome(msgspec.Struct, frozen=True):
     """What came of a task. `applied_s` leaves out the last flush, `seconds` includes it where there is one.
 
-    `positions` is where it stopped in each partition; `sums` are given by who keeps nothing that can be read.
+    `positions` is where it stopped in each partition; `sums` are given by who keeps nothing that can be read; `digest`
+    is said of what was restored.
     """
 
     events: int
@@ -72,6 +73,7 @@ class Outcome(msgspec.Struct, frozen=True):
     sums: list[Sum] = []
     stages: list[Stage] = []
     functions: list[Function] = []
+    digest: str = ""
 
     @property
     def eps(self) -> float:

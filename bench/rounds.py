@@ -12,6 +12,7 @@ from bench.measure import Outcome, Task
 from streams.errors import MillraceError
 
 ENDING_S: Final = 20.0
+OUTCOME: Final = b'{"events":'
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,10 @@ def run_contender(contender: Contender, task: Task, log: Path) -> Outcome:
 def _reported(process: "subprocess.Popen[bytes]", contender: Contender, log: Path) -> Outcome:
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith(b'{"events":'):
-            return msgspec.json.decode(line, type=Outcome)
+        # a Faust worker that is not ready yet turns its spinner without ending the line
+        _, found, rest = line.rpartition(OUTCOME)
+        if found:
+            return msgspec.json.decode(found + rest, type=Outcome)
     process.wait()
     last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
     raise MillraceError(f"contender {contender.name} ended without a result: {last[0]}")

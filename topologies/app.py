@@ -77,7 +77,7 @@ def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> 
     add_pages(app, processor)
 
     def prepare() -> None:
-        _spare_the_collector()
+        spare_the_collector()
         app.instance_name = processor.engine.name = claim_name(settings.state_dir, topology.name, settings.name)
         (Path(settings.state_dir) / "faust").mkdir(exist_ok=True)
 
@@ -85,7 +85,8 @@ def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> 
     return app
 
 
-def _spare_the_collector() -> None:
+def spare_the_collector() -> None:
+    """Set Python's collector to what a worker holds, once all modules are there."""
     # Batches are thousands of short-lived objects without cycles: with Python's defaults the collector walks all live
     # accumulators again and again, a quarter of the worker's time (measured).
     gc.collect()

@@ -8,6 +8,7 @@ import typer
 MEASUREMENTS: Final = (
     "bench.commands.freshness",
     "bench.commands.memory",
+    "bench.commands.ready",
     "bench.commands.rebalance",
     "bench.commands.restore",
     "bench.commands.throughput",
