@@ -53,6 +53,17 @@ class Cache:
         """A cell as it is now, None if there is none. Brings nothing into memory; not to be changed."""
         return self.peek(window, key) or self._stored(window, key)
 
+    def between(self, start: int, end: int) -> Iterator[tuple[int, str, Cell]]:
+        """The cells of slices `[start, end)` as they are now, by slice and key. Not to be changed."""
+        found: dict[tuple[int, str], Cell] = {}
+        for raw_key, raw in self.stored(start, end):
+            window, key = decode_key(raw_key)
+            if self.peek(window, key) is None:
+                found[window, key] = self.table.row.decode(raw)[1]
+        for window in [window for window in self.windows if start <= window < end]:
+            found.update(((window, key), cell) for key, cell in self.windows[window].items())
+        yield from ((window, key, found[window, key]) for window, key in sorted(found))
+
     def starts(self, windows: list[int]) -> list[int]:
         """The table's slices that hold these of its source."""
         width = self.slice_ms

@@ -29,6 +29,7 @@ from streams.log import TP, Entry, Span
 from tables import put_aside
 from tables.accumulators import DIRTY, STAMP, decode_key, encode_key, stamp_of
 from tables.cache import Cache, Taken
+from tables.deciding import decided_records
 from tables.finals import derived_records
 from tables.horizon import horizon
 from tables.lost import ChangelogLost
@@ -93,7 +94,8 @@ async def flush(partition: Partition) -> bool:
 
 def take(partition: Partition) -> Pending:
     """Encode what is dirty and note what it stands for, in one uninterrupted step."""
-    tables, progress, side, derived, aside = [], [], [], [], []
+    derived = decided_records(partition)  # first: it may raise, and nothing is taken yet
+    tables, progress, side, aside = [], [], [], []
     for feed in partition.feeds.values():
         if feed.position is None:
             continue
@@ -117,7 +119,7 @@ def _take_table(partition: Partition, feed: Feed, cache: Cache) -> TableFlush:
     puts = [(encode_key(window, key), encode_cell(cell, epoch)) for window, key, cell in taken]
     tp = TP(partition.group.changelog(cache.table).name, partition.number)
     table_flush = TableFlush(feed, cache, tp, taken, puts)
-    edge = horizon(feed, cache.table)
+    edge = horizon(partition, feed, cache)
     start = partition.expired_before.get(cache.table.name, 0)
     # A second stage may get a partial again of a slice that it has dropped: that one goes too.
     start = min(start, cache.oldest(edge))
@@ -233,6 +235,7 @@ def _settle(
     if foreign is None:
         return None
     _adopt(table, key, foreign)
+    partition.agendas.clear()
     # Said again even though it is in the log: an older record of ours may have landed after it, and the last one of
     # a key is what compaction keeps.
     return Entry(key, foreign)
@@ -311,6 +314,8 @@ def _finish(partition: Partition, pending: Pending, seconds: float) -> None:
         feed.counters.flush_s += seconds
     for feed, taken in pending.aside:
         put_aside.finish(feed.put_aside, taken)
+    for agenda in partition.agendas.values():
+        agenda.forget()
     for table in pending.tables:
         cache, name = table.cache, table.cache.table.name
         partition.ends[name] = table.end

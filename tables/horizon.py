@@ -1,21 +1,23 @@
 """Which slices are over for good: the one rule that expiry, recovery and the second stage go by."""
 
-from tables.partition import Feed
-from tables.table import Table
+from tables.cache import Cache
+from tables.deciding import undecided_from
+from tables.partition import Feed, Partition
 
 
-def horizon(feed: Feed, table: Table) -> int:
+def horizon(partition: Partition, feed: Feed, cache: Cache) -> int:
     """Slices that start before this (ms) are dropped, whatever a changelog says: the durable progress is past them.
 
-    That is the durable watermark less the retention; in a second stage, which outlives nothing, what is final.
+    That is the durable watermark less the retention, or what all rules that look at the table have decided by then
+    less the retention; in a second stage, which outlives nothing, what is final.
     """
     if feed.durable is None:
         return 0
     if feed.source.finals_of is not None:
         return final_before(feed, feed.durable.marks)
-    slice_ms = feed.source.slice_ms(table)
-    edge = feed.durable.watermark - table.retention_ms
-    return max(0, edge - edge % slice_ms)
+    done, undecided = feed.durable.watermark, undecided_from(partition, cache)
+    edge = (done if undecided is None else min(done, undecided)) - cache.table.retention_ms
+    return max(0, edge - edge % cache.slice_ms)
 
 
 def final_before(feed: Feed, marks: dict[str, int]) -> int:

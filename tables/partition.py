@@ -15,6 +15,7 @@ from streams.errors import MillraceError
 from streams.intake import Batch, Intake
 from streams.log import TP, Entry, Log, Record
 from tables.cache import Cache
+from tables.deciding import Agenda
 from tables.folding import Poison, Rows, fold_all, fold_one
 from tables.forwarding import Forwarded, forward_all, forward_one
 from tables.progress import Progress
@@ -118,6 +119,7 @@ class Partition:
     stale_progress: dict[str, list[bytes]] = field(default_factory=dict)
     gaps: dict[str, tuple[int, int]] = field(default_factory=dict)
     expired_before: dict[str, int] = field(default_factory=dict)
+    agendas: dict[str, Agenda] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     broken: bool = False
 

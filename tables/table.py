@@ -17,6 +17,7 @@ from streams.intake import EventTime, TimeOf
 from streams.topics import Topic
 from tables.accumulators import RowSpec
 from tables.aggregates import Aggregate
+from tables.rules import Rule
 
 Fold = Callable[..., Iterable[tuple[Any, ...]]]  # of an event; timed: of an event and its time in ms
 
@@ -123,10 +124,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Group:
-    """A consumer group: its name and its sources. Names of tables are unique in a group."""
+    """A consumer group: its name, its sources and its rules. Names of tables are unique in a group."""
 
     name: str
     sources: tuple[Source, ...]
+    rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError where names or partitions do not fit together."""
@@ -142,6 +144,24 @@ class Group:
             # one worker only among topics of equally many partitions.
             told = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise ValueError(f"group {self.name!r}: its topics must have equally many partitions, not {told}")
+        self._check_rules()
+
+    def _check_rules(self) -> None:
+        names = [rule.name for rule in self.rules]
+        if len(set(names)) != len(names):
+            raise ValueError(f"group {self.name!r}: rule names must be unique, not {sorted(names)}")
+        kept = {t.name for source in self.sources if source.finals_of is None for t in source.tables}
+        for rule in self.rules:
+            unknown = [name for name in rule.tables if name not in kept]
+            if unknown:
+                raise ValueError(f"rule {rule.name!r}: group {self.name!r} has no table {', '.join(unknown)}")
+            self.reach_ms(rule)
+
+    def reach_ms(self, rule: Rule) -> int:
+        """How far before a cell's slice (ms) the rule may look. Raises ValueError for tables not kept so long."""
+        tables = {table.name: table for table in self.tables}
+        slice_ms = self.source_of(rule.table).slice_ms(tables[rule.table])
+        return rule.reach_ms(slice_ms, min(tables[name].retention_ms for name in rule.tables))
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -197,5 +217,6 @@ class Group:
         for source in self.sources:
             found += [source.topic, source.topic.dead_letters, source.topic.late]
         found += [self.changelog(table) for table in self.tables]
+        found += [rule.topic for rule in self.rules]
         found += [source.forward.topic for source in self.sources if source.forward is not None]
         return found

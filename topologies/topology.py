@@ -20,6 +20,7 @@ from streams.intake import EventTime, TimeOf
 from streams.topics import Topic
 from tables.aggregates import Aggregate
 from tables.finals import partials_topic, with_finals
+from tables.rules import Rule
 from tables.table import DAY_S, Fold, Forward, Group, Source, Table
 from tables.topic_copy import Copied
 from tables.topic_copy import TimeOf as TimeOfRecord
@@ -37,6 +38,7 @@ class Topology:
     name: str
     sources: dict[str, Source] = field(default_factory=dict)
     views: dict[str, View] = field(default_factory=dict)
+    rules: list[Rule] = field(default_factory=list)
     copies: dict[str, Copied] = field(default_factory=dict)
     backgrounds: dict[str, Background] = field(default_factory=dict)
 
@@ -109,6 +111,10 @@ class Topology:
         self.copies[topic.name] = Copied(topic, time_of, keep)
         return self
 
+    def rule(self, rule: Rule) -> None:
+        """Decide on the cells of declared tables when their time has come (tables.rules)."""
+        self.rules.append(rule)
+
     def view(self, path: str) -> Callable[[View], View]:
         """Serve the decorated function's answer as JSON under a path of the view server, such as `/api/things/{id}`.
 
@@ -139,7 +145,7 @@ class Topology:
     @property
     def group(self) -> Group:
         """The group with everything declared so far, second stages included."""
-        return with_finals(Group(self.name, tuple(self.sources.values())))
+        return with_finals(Group(self.name, tuple(self.sources.values()), tuple(self.rules)))
 
     def topics(self) -> list[Topic]:
         """Every topic that must exist before a worker starts."""

@@ -11,11 +11,11 @@ import test_exactness
 
 from streams.log import Record
 from tables import flush, reading, recovery
+from tables.cache import Cache
 from tables.horizon import horizon as horizon_of
 from tables.partition import Feed, Partition
 from tables.row_source import compile_row
 from tables.store import Store
-from tables.table import Table
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -53,12 +53,12 @@ def records_before_the_progress_not_skipped(patch: pytest.MonkeyPatch) -> None:
 def expired_one_flush_early(patch: pytest.MonkeyPatch) -> None:
     """A slice is dropped by the flush that closes it, before a progress covers its end."""
 
-    def early(feed: Feed, table: Table) -> int:
+    def early(partition: Partition, feed: Feed, cache: Cache) -> int:
         durable = feed.durable
         if durable is None:
-            return horizon_of(feed, table)
+            return horizon_of(partition, feed, cache)
         now = replace(feed, durable=msgspec.structs.replace(durable, watermark=feed.intake.watermark))
-        return horizon_of(now, table)
+        return horizon_of(partition, now, cache)
 
     patch.setattr(flush, "horizon", early)
 
