@@ -14,7 +14,8 @@ order can then put the beginning of a run elsewhere, and the final decision take
 been said too early: every order that is over and raises no alert. (Orders that are over never cease to be.) An early
 decision is about orders from `since` on: it must be given a `since` before which all final decisions were taken.
 
-A slice keeps the earliest orders of a user, as many as its Moments' cap; orders beyond are not seen. The table has
+A slice keeps the earliest orders of a user, as many as its Moments' cap; orders beyond are not seen (and an early alert
+at an order that a full slice dropped later is not taken back: let the cap be well above `max_orders`). The table has
 slices of `window_ms` and begins with the Moments of `agents.activity.purchases`.
 """
 

@@ -8,7 +8,7 @@ order in which its events came.
 A chain that never ends is cut: slices are numbered by `start / gap_ms`, and those with numbers from `n * max_slices` to
 `(n + 1) * max_slices - 1` are a *block*. Where all slices of a block hold events and each is linked to the next, a new
 chain begins after the block's last event. So a chain has fewer than `2 * max_slices` slices, and where it begins
-depends on no more than as many slices before it.
+depends on no more than as many slices before it: a decision looks back by `reach_ms`.
 
 A chain's end falls due at `last + gap_ms`, cut or not. That does not depend on events from `until` on: when that is at
 most `until`, an event that came later would be a gap after `last`, and thus in neither its slice nor its chain.
@@ -57,6 +57,15 @@ def chain_ending(c: Candidate, table: str, gap_ms: int, max_slices: int) -> Chai
     if before < due and len(cells) < max_slices:
         return None  # the block is not full, so the chain goes on
     return Chain(_cut(cells, place, max_slices), before)
+
+
+def reach_ms(gap_ms: int, max_slices: int, other_slice_ms: int) -> int:
+    """How far before its slice a decision on a chain looks, in tables of slices of `gap_ms` and `other_slice_ms`.
+
+    >>> reach_ms(30, 2, 60)
+    150
+    """
+    return (2 * max_slices - 1) * gap_ms + other_slice_ms
 
 
 def _walk_back(c: Candidate, table: str, gap_ms: int, steps: int) -> list[Sequence[Any]]:

@@ -36,7 +36,7 @@ def decide_session(
     activity: str = "activity_by_user",
     orders: str = "orders_by_user",
     orders_slice_ms: int = 3_600_000,
-    max_slices: int = 48,
+    max_slices: int = 24,
     max_things: int = 500,
 ) -> Decide:
     """The decision on the table `activity`, looking at itself and at `orders`; events fall due within `gap_ms`.

@@ -21,7 +21,7 @@ A user counts once in a slice, however often they click, so that one user adds a
 half as many at once (decayed by the same half-life).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from math import log, sqrt
@@ -116,21 +116,31 @@ class Trends:
     def top(self, now_ms: int, k: int = 20, among: Collection[str] | None = None) -> list[Trend]:
         """The `k` keys of the highest score as of a time, ties by key; only those `among` the given, if any are.
 
-        Keys that were quiet for long are passed over at 50 ns each.
+        It walks over all keys, at about 0.1 us for one that was quiet and 0.6 us for one that was not.
         """
-        pace = self.pace
         if self.total is None:
             return []
-        busy = self._busy(now_ms)
-        keys = self.levels if among is None else [key for key in among if key in self.levels]
-        trends = []
-        for key in keys:
-            level = self.levels[key]
-            if level.now >= pace.min_users:
-                level = pace.decayed(level, now_ms)
-                if level.now >= pace.min_users and level.peak >= pace.min_users / 2:
-                    trends.append(self._trend(key, level, busy))
-        return nsmallest(k, trends, key=lambda trend: (-trend.score, trend.key))
+        share = self._busy(now_ms) * self.pace.k
+        levels = self.levels
+        named = levels.items() if among is None else [(key, levels[key]) for key in among if key in levels]
+        best = nsmallest(k, self._scores(named, now_ms, share))
+        return [self._trend(key, self.pace.decayed(levels[key], now_ms), share, -score) for score, key in best]
+
+    def _scores(self, levels: Iterable[tuple[str, Level]], now_ms: int, share: float) -> Iterator[tuple[float, str]]:
+        """Negative scores of the keys that are listed, with the keys."""
+        fewest, prior = self.pace.min_users, self.pace.prior
+        fading: dict[int, tuple[float, float]] = {}  # keys were brought on at the ends of few slices
+        for key, (at, now, usual, peak) in levels:
+            if now < fewest:
+                continue
+            fades = fading.get(at)
+            if fades is None:
+                one = self.pace.decayed(Level(at, 1.0, 1.0, 1.0), now_ms)
+                fades = fading[at] = (one.now, one.usual)
+            now *= fades[0]
+            if now >= fewest and peak * fades[0] >= fewest / 2:
+                expected = share * max(0.0, usual * fades[1] - now)
+                yield (expected - now) / sqrt(expected / 2 + share * expected + prior), key
 
     def forget(self, now_ms: int, below: float = 0.01) -> int:
         """Drop the keys whose usual level has come to next to nothing; returns how many."""
@@ -145,10 +155,7 @@ class Trends:
         expected = self.pace.k * (total.usual - total.now)
         return total.now / expected if expected > 1e-9 else 0.0
 
-    def _trend(self, key: str, level: Level, busy: float) -> Trend:
-        share = busy * self.pace.k
+    def _trend(self, key: str, level: Level, share: float, score: float) -> Trend:
         expected = share * max(0.0, level.usual - level.now)
-        surplus = level.now - expected
         prior = self.pace.prior
-        score = surplus / sqrt(expected / 2 + share * expected + prior)
         return Trend(key, level.now, expected, (level.now + prior) / (expected + prior), score)

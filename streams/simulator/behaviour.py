@@ -29,7 +29,7 @@ class BehaviourRules:
 
     currency: str = "KRW"
     gap_ms: int = 1_800_000
-    session_block: int = 48
+    session_block: int = 24
     session_things: int = 500
     trail_cap: int = 100
     timeout_ms: int = 3_600_000

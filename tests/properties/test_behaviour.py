@@ -296,7 +296,7 @@ def test_a_simulated_shop_comes_to_what_its_ledger_says() -> None:
         ),
     ]
     for decide, trigger, kind, expected in ways:
-        found = []
+        found: list[Any] = []
         for user, (acts, bought) in sorted(sent.items()):
             for _, value in sorted(
                 decided(decide, filled(rules, acts, bought), trigger, 0, 2**50, 10**9, user).items()
