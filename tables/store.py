@@ -12,6 +12,7 @@ Meta keys (default column family):
 """
 
 import contextlib
+import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -20,6 +21,8 @@ from pathlib import Path
 from rocksdict import BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, WriteBatch, WriteBufferManager
 
 from streams.errors import MillraceError
+
+logger = logging.getLogger(__name__)
 
 DEFAULT = "default"
 # The cache above holds what is hot, so RocksDB gets little, and all stores of a process share it. By default each
@@ -134,12 +137,17 @@ class Store:
         return sizes
 
     def close(self) -> None:
-        """Close and free the directory's lock, which RocksDB keeps until every handle is gone."""
-        for family in self._data.values():
-            family.close()
+        """Close and free the directory's lock, which RocksDB keeps until every handle is gone.
+
+        Never raises: on a full disk the error that counts is the write's, and the changelogs have what is lost here.
+        """
+        for handle in (*self._data.values(), self._db):
+            try:
+                handle.close()
+            except Exception as error:
+                logger.info("state directory %s is closed without its last write: %s", self.path, error)
         self._data.clear()
         self._families.clear()
-        self._db.close()
 
 
 class Change:
