@@ -2,7 +2,10 @@
 
 A producer that retries without idempotence, or an outbox that re-sends, puts the same `eventId` into the log twice.
 An event is a duplicate if an earlier record of its partition carried the same id at an event time not older than
-the watermark less `window_ms`. That is a function of the partition's prefix, so a replay decides alike.
+the watermark less the window. That is a function of the partition's prefix, so a replay decides alike.
+
+A topic may count its window in records instead (`Topic.dedupe_records`): then offsets stand for event times here, and
+the offset of the record that is decided on for the watermark.
 
 Ids are kept as 64-bit xxh3 hashes (1M ids collide with probability 3e-8), in two generations that each span one
 window: the older is dropped whole, so forgetting costs nothing per event.
@@ -19,6 +22,8 @@ from dataclasses import dataclass, field
 
 import xxhash
 
+from streams.topics import Topic
+
 _digest = xxhash.xxh3_64_intdigest
 
 
@@ -31,11 +36,22 @@ def id_hashes(ids: Iterable[str]) -> list[int]:
     return [_digest(i.encode()) for i in ids]
 
 
+def seen_of(topic: Topic) -> "Seen | None":
+    """What remembers the ids of a partition of the topic, if it is to drop any."""
+    if topic.dedupe_records:
+        return Seen(topic.dedupe_records, by_offset=True)
+    return Seen(round(topic.dedupe_s * 1000)) if topic.dedupes else None
+
+
 @dataclass
 class Seen:
-    """Ids of one partition with the newest event time (ms) that each was seen at."""
+    """Ids of one partition with the newest event time (ms), or offset, that each was seen at.
 
-    window_ms: int
+    `window` is in ms; in records with `by_offset`.
+    """
+
+    window: int
+    by_offset: bool = False
     _young: dict[int, int] = field(default_factory=dict)
     _old: dict[int, int] = field(default_factory=dict)
     _young_since: int | None = None
@@ -51,11 +67,11 @@ class Seen:
         return self._young.keys().isdisjoint(unique) and self._old.keys().isdisjoint(unique)
 
     def is_duplicate(self, known: int, watermark: int) -> bool:
-        """Whether the id was seen at an event time of at least `watermark - window_ms`."""
+        """Whether the id was seen at an event time of at least `watermark - window`."""
         at = self._young.get(known)
         if at is None:
             at = self._old.get(known)
-        return at is not None and at >= watermark - self.window_ms
+        return at is not None and at >= watermark - self.window
 
     def remember(self, known: int, at_ms: int) -> None:
         """Take in one id; its newest event time counts."""
@@ -91,14 +107,18 @@ class Seen:
 
         A mark is kept for each quarter of a window, so that a restart knows how far to read back.
         """
-        if not self._marks or watermark >= self._marks[-1][0] + max(1, self.window_ms // 4):
+        if not self._marks or watermark >= self._marks[-1][0] + max(1, self.window // 4):
             self._marks.append((watermark, offset))
-            while len(self._marks) > 1 and self._marks[1][0] <= watermark - self.window_ms:
+            while len(self._marks) > 1 and self._marks[1][0] <= watermark - self.window:
                 del self._marks[0]
         if self._young_since is None:
             self._young_since = watermark
-        elif watermark - self._young_since > self.window_ms:
+        elif watermark - self._young_since > self.window:
             self._old, self._young, self._young_since = self._young, {}, watermark
+
+    def now(self, watermark: int, position: int) -> int:
+        """The one of the two that the window goes by."""
+        return position if self.by_offset else watermark
 
     @property
     def read_back_from(self) -> int | None:

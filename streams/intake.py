@@ -112,7 +112,9 @@ class Intake:
         """
         before = self.watermark
         batch = self._take_each(records, replays) if replays else self._take_most(records)
-        if self.seen is not None and self.watermark > before:
+        if self.seen is not None and self.seen.by_offset:
+            self.seen.advance(records[-1].offset, records[0].offset)
+        elif self.seen is not None and self.watermark > before:
             self.seen.advance(self.watermark, records[0].offset)
         return batch
 
@@ -158,7 +160,7 @@ class Intake:
             hashes = id_hashes(ids)
             if not self.seen.all_new(hashes):
                 return None
-            self.seen.remember_new(hashes, ats)
+            self.seen.remember_new(hashes, [r.offset for r in records] if self.seen.by_offset else ats)
         self.watermark = newest
         slice_ms = self.rules.slice_ms
         return Batch(list(records), [r.offset for r in records], [at - at % slice_ms for at in ats], ats, events)
@@ -182,8 +184,8 @@ class Intake:
         at = self._time(event, record)
         if self.seen is not None and event.event_id is not None:
             (known,) = id_hashes([event.event_id])
-            duplicate = self.seen.is_duplicate(known, self.watermark) and not again
-            self.seen.remember(known, at)
+            duplicate = self.seen.is_duplicate(known, self.seen.now(self.watermark, record.offset)) and not again
+            self.seen.remember(known, self.seen.now(at, record.offset))
             if duplicate:
                 batch.duplicates += 1
                 return
@@ -234,7 +236,7 @@ class Intake:
                 continue
             if event.event_id is not None:
                 (known,) = id_hashes([event.event_id])
-                self.seen.remember(known, at)
+                self.seen.remember(known, self.seen.now(at, record.offset))
 
 
 def _event_times(events: list[Any], records: Sequence[Record], time_of: TimeOf) -> list[int]:

@@ -30,6 +30,8 @@ class Topic:
     ``value`` is the msgspec Struct its records decode to, None for plain bytes; ``key`` says in words what
     the key is; ``retention_s`` None keeps records for ever (compacted topics are never cut by age);
     ``dedupe_s`` is the stretch of event time in which an eventId seen before is dropped, 0 for never;
+    ``dedupe_records`` the same counted in records of the partition, for topics that are forwarded to: what a crash
+    repeats comes again soon, while event times leap where several writers are days apart;
     ``config`` adds Kafka's own topic settings, and wins over the ones made from the other fields.
     """
 
@@ -40,6 +42,7 @@ class Topic:
     retention_s: float | None = WEEK_S
     cleanup: Literal["delete", "compact"] = "delete"
     dedupe_s: float = 0
+    dedupe_records: int = 0
     config: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -52,8 +55,15 @@ class Topic:
             raise ValueError(f"topic {self.name!r}: retention_s must be positive, or None for ever")
         if self.cleanup not in ("delete", "compact"):
             raise ValueError(f"topic {self.name!r}: cleanup is 'delete' or 'compact', not {self.cleanup!r}")
-        if self.dedupe_s < 0:
-            raise ValueError(f"topic {self.name!r}: dedupe_s must not be negative")
+        if self.dedupe_s < 0 or self.dedupe_records < 0:
+            raise ValueError(f"topic {self.name!r}: dedupe_s and dedupe_records must not be negative")
+        if self.dedupe_s and self.dedupe_records:
+            raise ValueError(f"topic {self.name!r}: give dedupe_s or dedupe_records, not both")
+
+    @property
+    def dedupes(self) -> bool:
+        """Whether an eventId counts once."""
+        return bool(self.dedupe_s or self.dedupe_records)
 
     @property
     def dead_letters(self) -> "Topic":

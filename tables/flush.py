@@ -297,13 +297,14 @@ def _write_seen(change: Change, feed: Feed, progress: Progress, drained: bytes) 
     seen = feed.intake.seen
     if seen is None:
         return
-    for name in [n for n, newest in feed.seen_kept.items() if newest < progress.watermark - seen.window_ms]:
+    now = seen.now(progress.watermark, progress.position)
+    for name in [n for n, newest in feed.seen_kept.items() if newest < now - seen.window]:
         change.drop_meta(name)
         del feed.seen_kept[name]
     if drained:
         name = f"seen:{progress.topic}:{progress.position:020d}"
         change.meta(name, drained)
-        feed.seen_kept[name] = progress.watermark
+        feed.seen_kept[name] = now
 
 
 def _finish(partition: Partition, pending: Pending, seconds: float) -> None:
@@ -321,6 +322,8 @@ def _finish(partition: Partition, pending: Pending, seconds: float) -> None:
         partition.ends[name] = table.end
         if partition.gaps.get(name) == table.settled:
             partition.gaps.pop(name, None)
+        if name in partition.touched:
+            partition.touched[name].update(dict.fromkeys(key for _, key, _ in table.taken))
         if table.puts:
             cache.stored_up_to(max(window for window, _ in map(decode_key, (key for key, _ in table.puts))))
         if table.expire is not None:

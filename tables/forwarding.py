@@ -1,9 +1,10 @@
 """Handing events on to another topic, keyed anew: what a flush writes of it is there before its progress.
 
 A crash or a torn flush may forward an event twice, and so may a zombie. So the receiving topic's events carry an
-`event_id` that is a function of the origin, and the topic declares `dedupe_s`. Where that is at least as long as the
-slices and the grace of the source that reads it, a repeat counts once however late it comes: what is not known any
-more by its id is late by then.
+`event_id` that is a function of the origin, and the topic dedupes: by `dedupe_records`, since a repeat comes soon after
+(what a zombie had in its hands), and partitions that hand on may be days apart in event time. With `dedupe_s` at least
+as long as the slices and the grace of the source that reads it, a repeat counts once however late it comes: what is not
+known any more by its id is late by then, and so is what a partition hands on that has fallen behind.
 
 The forwarded record's own timestamp is the time of the forwarding; where event time may be ahead of that, in tests and
 simulations, the receiving source needs a `max_ahead_ms` to match.

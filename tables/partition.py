@@ -105,7 +105,11 @@ class Feed:
 
 @dataclass
 class Partition:
-    """All feeds of one partition number over one store. Made by `tables.recovery`."""
+    """All feeds of one partition number over one store. Made by `tables.recovery`.
+
+    `touched`: by table, the keys that flushes have written, for those who publish (tables.publishing); only the tables
+    that are named in it are noted.
+    """
 
     group: Group
     number: int
@@ -120,6 +124,7 @@ class Partition:
     gaps: dict[str, tuple[int, int]] = field(default_factory=dict)
     expired_before: dict[str, int] = field(default_factory=dict)
     agendas: dict[str, Agenda] = field(default_factory=dict)
+    touched: dict[str, dict[str, None]] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     broken: bool = False
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import cast
 
 from streams.codecs import decoder
-from streams.dedupe import Seen
+from streams.dedupe import seen_of
 from streams.intake import Intake
 from streams.log import TP, Log, Record
 from tables import progress as progress_records
@@ -175,10 +175,9 @@ def _newer(store: Store, topic: str, progress_topic: str, written: Progress | No
 
 
 def _feed(source: Source, number: int, store: Store, progress: Progress | None, grown: Sequence[str]) -> Feed:
-    seen = Seen(round(source.topic.dedupe_s * 1000)) if source.topic.dedupe_s else None
     assert source.topic.value is not None or source.decode is not None
     decode = source.decode or decoder(source.topic.value)  # type: ignore[arg-type]  # one of them is there
-    intake = Intake(decode, source.time_of, source.time, seen)
+    intake = Intake(decode, source.time_of, source.time, seen_of(source.topic))
     caches = [Cache(table, store, source.slice_ms(table)) for table in source.tables]
     feed = Feed(source, TP(source.topic.name, number), intake, caches)
     highest = store.meta(f"highest:{source.topic.name}")
@@ -366,7 +365,7 @@ async def _relearn(partitions: Mapping[int, Partition], log: Log) -> None:
             known = _load_seen(partition.store, feed)
             spans[feed.tp] = (durable.read_back if known is None else known, durable.position)
             feeds[feed.tp] = feed
-            feed.intake.seen.advance(durable.watermark, durable.read_back)
+            feed.intake.seen.advance(feed.intake.seen.now(durable.watermark, durable.position), durable.read_back)
     starts = await log.start_offsets(spans)
     spans = {tp: (max(start, starts[tp]), end) for tp, (start, end) in spans.items()}
     async for tp, records in log.read(spans):

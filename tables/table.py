@@ -66,7 +66,7 @@ class Forward:
     """Hand each applied event on to another topic: `of(event)` gives its records (partition, key, value).
 
     With `timed` it is called as `of(event, at_ms)`. The values carry an event id that is a function of the event, and
-    the topic declares `dedupe_s`, since a crash may repeat them (tables.forwarding).
+    the topic dedupes, since a crash may repeat them (tables.forwarding).
     """
 
     topic: Topic
@@ -75,8 +75,8 @@ class Forward:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a topic that could not tell a repeat."""
-        if not self.topic.dedupe_s:
-            raise ValueError(f"topic {self.topic.name!r} is forwarded to, which may repeat records: give it dedupe_s")
+        if not self.topic.dedupes:
+            raise ValueError(f"topic {self.topic.name!r} may get records twice: give it dedupe_records or dedupe_s")
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ class Source:
             if self.finals_of is None and table.retention_ms < self.slice_ms(table) + self.time.grace_ms:
                 raise ValueError(f"table {table.name!r}: retention_s is shorter than one slice and its grace")
         fields = getattr(self.topic.value, "__struct_fields__", ())
-        if self.topic.dedupe_s and "event_id" not in fields:
-            raise ValueError(f"topic {self.topic.name!r} has dedupe_s, but its events have no event_id")
+        if self.topic.dedupes and "event_id" not in fields:
+            raise ValueError(f"topic {self.topic.name!r} dedupes, but its events have no event_id")
 
     def slice_ms(self, table: Table) -> int:
         """How long the table's slices are: its own, else the source's."""
