@@ -20,6 +20,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from streams.intake import NO_WATERMARK
 from streams.log import TP, Record
@@ -273,6 +274,20 @@ class ReadModel:
         found = self._values_of_key(declared, start, key)
         cells = {partition: declared.row.read(raw) for partition, raw in found.items()}
         return merge_cells(declared, cells) if cells else None
+
+    def cells(self, table: str, key: str, window: Window) -> list[tuple[int, list[Any]]]:
+        """The (slice start, merged states) of one key in a window, oldest first: for what its slices tell together."""
+        declared, slice_ms = self.tables[table], self.slice_ms(table)
+        stored = self.bounds(table)
+        if stored is None:
+            return []
+        first = max(window.start_ms - window.start_ms % slice_ms, stored.start_ms)
+        found = []
+        for start in range(first, min(window.end_ms, stored.end_ms), slice_ms):
+            values = self._values_of_key(declared, start, key)
+            if values:
+                found.append((start, declared.row.merge([declared.row.read(raw) for raw in values.values()])))
+        return found
 
     def results(self, table: str, window: Window) -> dict[str, Results]:
         """The merged results of every key in a window of whole slices. Not to be changed."""

@@ -8,7 +8,11 @@ from topologies.settings import Settings
 from topologies.topology import Topology
 
 # A topology that is named here is run by `millrace worker <name>` and served by `millrace views`.
-OURS = {"analytics": "topologies.sales:sales_topology"}
+OURS = {
+    "analytics": "topologies.sales:sales_topology",
+    "behaviour": "topologies.behaviour:behaviour_topology",
+    "recommendations": "topologies.recommendations:recommendations_topology",
+}
 
 
 def load_topology(name: str, settings: Settings) -> Topology:

@@ -17,6 +17,7 @@ from streams.topics import topic_ids
 from tables.engine import Engine
 from tables.partition import Gap
 from topologies.kept_topics import ensure_all, explained, kept_topics
+from topologies.publishing import Publishing, keep_publishing
 from topologies.topology import Topology
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class EngineProcessor:
         self.pauses: deque[Pause] = deque(maxlen=PAUSES_KEPT)
         self._paused_at: float | None = None
         self._released_at: float | None = None
+        self.publishing = Publishing(topology.publications, self.engine, self.log)
+        self._publishing: asyncio.Task[None] | None = None
 
     @property
     def topics(self) -> frozenset[str]:
@@ -68,10 +71,16 @@ class EngineProcessor:
         names = [*(source.topic.name for source in self.engine.group.sources), *kept_topics(self.engine.group)]
         self._ids = await asyncio.to_thread(topic_ids, self.cluster, names)
         await self.log.start()
+        if self.topology.publications:
+            directory = self.engine.directory / self.topology.name / f"published-{self.engine.name}"
+            self._publishing = asyncio.create_task(keep_publishing(self.publishing, self.cluster, directory))
 
     async def stop(self) -> None:
         """Close every store and disconnect."""
         self.ready = False
+        if self._publishing is not None:
+            self._publishing.cancel()
+            await asyncio.gather(self._publishing, return_exceptions=True)
         await self.engine.release()
         await self.log.stop()
 

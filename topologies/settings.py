@@ -40,6 +40,10 @@ class Settings:
     worker's own, which brings it back into its group at once after a crash (None: the first free one of the
     state directory); one that comes back within ``session_s`` keeps its partitions, one that stays away longer loses
     them to the others. ``prefix`` goes before the names of groups and topics, so that several shops share a cluster.
+    The behaviour and recommendations topologies: a session ends ``session_gap_s`` after its last event, a cart is
+    abandoned ``cart_timeout_s`` after its last change, an alert is raised at more than ``alert_orders`` orders or more
+    than ``alert_amount`` (minor units) of one user in ``alert_window_s``; what was seen together counts half after
+    ``half_life_days`` (0: it counts for ever).
     ``read_token`` and ``ops_token`` are what view servers ask for (topologies.views.guard).
     """
 
@@ -56,6 +60,12 @@ class Settings:
     max_ahead_s: float = 600.0
     currency: str = "KRW"
     prefix: str = ""
+    session_gap_s: int = 1800
+    cart_timeout_s: int = 3600
+    alert_window_s: int = 600
+    alert_orders: int = 5
+    alert_amount: int = 5_000_000
+    half_life_days: float = 7.0
     views_port: int = 8090
     worker_port: int = 6066
     read_token: str | None = field(default=None, repr=False)
@@ -72,6 +82,11 @@ class Settings:
         _require(self.retention_s >= self.slice_s + self.grace_s, "retention_s must cover slice_s and grace_s")
         _require(bool(self.currency) and "\x1f" not in self.currency, "currency must be a code like KRW")
         _require(bool(LEGAL_PREFIX.fullmatch(self.prefix)), "prefix must be letters, digits, '.', '_' and '-'")
+        for name in ("session_gap_s", "cart_timeout_s", "alert_window_s"):
+            length = getattr(self, name)
+            _require(length >= 1 and length % self.slice_s == 0, f"{name} must be a multiple of slice_s")
+        _require(self.alert_orders >= 1 and self.alert_amount >= 1, "alert_orders and alert_amount must be at least 1")
+        _require(self.half_life_days >= 0, "half_life_days must not be negative")
         for token in filter(None, (self.read_token, self.ops_token)):
             _require(bool(LEGAL_TOKEN.fullmatch(token)), "tokens must be 8 to 1,000 letters, digits and -._~+/=")
         _require(self.read_token is None or self.read_token != self.ops_token, "ops_token must not be the read_token")

@@ -20,6 +20,7 @@ from streams.intake import EventTime, TimeOf
 from streams.topics import Topic
 from tables.aggregates import Aggregate
 from tables.finals import partials_topic, with_finals
+from tables.publishing import Publication
 from tables.rules import Rule
 from tables.table import DAY_S, Fold, Forward, Group, Source, Table
 from tables.topic_copy import Copied
@@ -41,6 +42,7 @@ class Topology:
     rules: list[Rule] = field(default_factory=list)
     copies: dict[str, Copied] = field(default_factory=dict)
     backgrounds: dict[str, Background] = field(default_factory=dict)
+    publications: list[Publication] = field(default_factory=list)
 
     def source(self, topic: Topic, *, time: EventTime | None = None, time_of: TimeOf | None = None) -> "Topology":
         """Say how a topic's event time is read: slices, grace, and where in the event the time is (ms).
@@ -115,6 +117,10 @@ class Topology:
         """Decide on the cells of declared tables when their time has come (tables.rules)."""
         self.rules.append(rule)
 
+    def publish(self, publication: Publication) -> None:
+        """Keep a compacted topic of results up to date with declared tables (tables.publishing)."""
+        self.publications.append(publication)
+
     def view(self, path: str) -> Callable[[View], View]:
         """Serve the decorated function's answer as JSON under a path of the view server, such as `/api/things/{id}`.
 
@@ -151,7 +157,9 @@ class Topology:
         """Every topic that must exist before a worker starts."""
         group = self.group
         partials = [partials_topic(group, table) for table in group.tables if table.finals is not None]
-        return list({topic.name: topic for topic in [*group.topics(), *partials]}.values())
+        published = [topic for p in self.publications for topic in (p.topic, *p.copies)]
+        copied = [copied.topic for copied in self.copies.values()]
+        return list({topic.name: topic for topic in [*group.topics(), *partials, *published, *copied]}.values())
 
 
 def _time_of(topic: Topic) -> TimeOf:

@@ -1,0 +1,121 @@
+"""What the behaviour topology answers: a user's sessions, the funnel, abandoned carts, alerts."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from agents import funnel as funnels
+from agents.sessions import sessions_of
+from streams.events import AbandonedCart, OrderAlert
+from tables.windows import Window
+from topologies.views import NotFound, Parameters, Reader
+from topologies.views.freshness import iso
+from topologies.views.problems import BadParameter
+from topologies.views.queries import newest_end
+
+DAY_MS: Final = 86_400_000
+HOUR_MS: Final = 3_600_000
+PAGE_MAX: Final = 500
+_cart = msgspec.json.Decoder(AbandonedCart).decode
+_alert = msgspec.json.Decoder(OrderAlert).decode
+_decode = msgspec.json.decode
+
+Answer = dict[str, Any]
+Given = Mapping[str, str]
+
+
+def sessions(reader: Reader, given: Given, *, gap_ms: int) -> Answer:
+    """`GET /api/sessions/{userId}?hours=24`: sessions of the newest hours, newest first, the open ones too.
+
+    404 for a user without activity in that time.
+    """
+    parameters = Parameters.of(given, ("userId", "hours"))
+    user, hours = given["userId"], parameters.integer("hours", 24, 1, 72)
+    fresh = reader.freshness("activity_by_user")
+    end = newest_end(reader.model, "activity_by_user")
+    window = Window(max(0, end - hours * HOUR_MS), max(end, 1))
+    cells = reader.model.cells("activity_by_user", user, window)
+    if not cells:
+        raise NotFound(f"user {user!r} did nothing in the newest {hours} hours; ask for more with hours=, up to 72")
+    bought = Window(window.start_ms, window.end_ms + gap_ms)
+    purchases = [p for _, states in reader.model.cells("orders_by_user", user, bought) for p in states[0][1]]
+    closed = reader.model.closed_before("activity_by_user")
+    found = []
+    for session in reversed(sessions_of(user, cells, purchases, gap_ms)):
+        row = msgspec.to_builtins(session)
+        row |= {"start": iso(session.start), "end": iso(session.end), "open": session.end + gap_ms > closed}
+        del row["occurredAt"], row["eventId"]
+        found.append(row)
+    return {"userId": user, "sessions": found, "freshness": fresh}
+
+
+async def funnel(reader: Reader, given: Given) -> Answer:
+    """`GET /api/funnel?hours=24&to=`: steps from view to paid order, in total and by category, users at each step."""
+    parameters = Parameters.of(given, ("hours", "to", "category"))
+    hours, to = parameters.integer("hours", 24, 1, 24 * 14), parameters.time("to")
+    tables = ("funnel_activity_by_category", "funnel_orders_by_category")
+    fresh = reader.freshness()
+    slice_ms = reader.model.slice_ms(tables[0])
+    newest = max(newest_end(reader.model, table) for table in tables)
+    end = newest if to is None else to - to % slice_ms + (slice_ms if to % slice_ms else 0)
+    if end <= 0:
+        return {"hours": hours, "total": funnels.funnel({}), "categories": {}, "freshness": fresh}
+    start = max(0, end - hours * HOUR_MS)
+    window = Window(start - start % slice_ms, end)
+    merged: dict[str, dict[str, Any]] = {}
+    for table in tables:
+        for key, results in (await reader.merged(table, window)).items():
+            merged.setdefault(key, {}).update(results)
+    total = funnels.funnel(merged.pop(funnels.TOTAL, {}))
+    wanted = parameters.text("category")
+    if wanted is not None and wanted not in merged:
+        raise NotFound(f"nothing is known of category {wanted!r} in these hours; there are {', '.join(sorted(merged))}")
+    names = sorted(merged) if wanted is None else [wanted]
+    times = {"from": iso(window.start_ms), "to": iso(window.end_ms)}
+    categories = {name: funnels.funnel(merged[name]) for name in names}
+    return {**times, "total": total, "categories": categories, "freshness": fresh}
+
+
+def listed(reader: Reader, given: Given, *, topic: str) -> Answer:
+    """`GET /api/carts/abandoned` and `GET /api/alerts`: newest first; `before` is the `next` of the page before."""
+    parameters = Parameters.of(given, ("n", "before", "userId"))
+    n = parameters.integer("n", 50, 1, PAGE_MAX)
+    before = _place(parameters)
+    fresh = reader.freshness()
+    copy = reader.copies[topic]
+    user = parameters.text("userId")
+    if user is not None:
+        prefix = msgspec.json.encode([user])[:-1] + b","
+        rows = [_decode(value) for _, value in copy.starting(prefix, last_first=True)][:n]
+        return {"rows": [_told(row) for row in rows], "next": None, "freshness": fresh}
+    found = copy.newest(n, before)
+    last = f"{found[-1].at}:{found[-1].key.hex()}" if len(found) == n else None
+    return {"rows": [_told(_decode(one.value)) for one in found], "next": last, "freshness": fresh}
+
+
+def _place(parameters: Parameters) -> tuple[int, bytes] | None:
+    text = parameters.text("before")
+    if text is None:
+        return None
+    at, _, key = text.partition(":")
+    try:
+        return int(at), bytes.fromhex(key)
+    except ValueError as error:
+        raise BadParameter("before", "before must be the `next` of an earlier answer") from error
+
+
+def _told(row: Answer) -> Answer:
+    """Times in words, beside what the record says."""
+    times = ("since", "lastChange", "abandonedAt", "occurredAt")
+    return {name: iso(value) if name in times else value for name, value in row.items() if name != "eventId"}
+
+
+def time_of_cart(key: bytes, value: bytes) -> int:
+    """When a cart was abandoned."""
+    return _cart(value).abandoned_at
+
+
+def time_of_alert(key: bytes, value: bytes) -> int:
+    """When the order was placed that raised an alert."""
+    return _alert(value).occurred_at

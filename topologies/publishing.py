@@ -1,0 +1,132 @@
+"""Publishing beside the engine: a worker's copies of the published topics, and its share of the time for results."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from streams.cluster import Cluster
+from streams.errors import MillraceError
+from streams.kafka_log import KafkaLog
+from streams.log import Log, LogError
+from streams.topics import topic_ids
+from tables.engine import Engine
+from tables.partition import Partition
+from tables.publishing import Publication, Publisher, Shelf
+from tables.topic_copy import Copied, TopicCopy
+
+logger = logging.getLogger(__name__)
+
+# A step holds up the event loop, and thus events, for so long; of a worker's time at most the share goes into steps.
+STEP_S = 0.01
+SHARE = 0.2
+IDLE_S = 0.1
+RETRY_S = 2.0
+
+
+class Publishing:
+    """The publishers of all partitions that an engine holds, and what they read."""
+
+    def __init__(self, publications: list[Publication], engine: Engine, log: Log) -> None:
+        """Open nothing before `open`."""
+        self.publications = publications
+        self.engine = engine
+        self.log = log
+        self.copies: dict[str, TopicCopy] = {}
+        self._publishers: dict[int, list[Publisher]] = {}
+
+    def open(self, directory: Path, ids: Mapping[str, str]) -> None:
+        """Open the copies, a directory each. Raises StoreLocked, StoreDamaged, StoreFailed."""
+        topics = {topic.name: topic for p in self.publications for topic in p.copied}
+        for name, topic in topics.items():
+            self.copies[name] = TopicCopy(Copied(topic), directory / name)
+            self.copies[name].bind(ids)
+
+    def close(self) -> None:
+        """Close the copies."""
+        copies, self.copies = self.copies, {}
+        for copy in copies.values():
+            copy.close()
+
+    async def follow(self, log: Log) -> None:
+        """Read what is new in the published topics into the copies. Raises LogError."""
+        for copy in list(self.copies.values()):
+            positions = copy.positions()
+            starts, ends = await log.start_offsets(positions), await log.end_offsets(positions)
+            spans = {tp: (max(at, starts[tp]), ends[tp]) for tp, at in positions.items() if ends[tp] > at}
+            async for tp, records in log.read(spans):
+                if self.copies:
+                    copy.apply(tp, records)
+            for tp, (_, end) in spans.items():
+                copy.passed(tp, end)
+
+    def hear(self) -> None:
+        """Take over which keys were flushed since the last time, and begin anew with partitions that were restored."""
+        held = self.engine.partitions
+        self._publishers = {n: known for n, known in self._publishers.items() if n in held}
+        for number, partition in held.items():
+            publishers = self._publishers.get(number)
+            if publishers is None or publishers[0].shelf.partition is not partition:
+                publishers = self._publishers[number] = self._begin(partition)
+            touched = partition.touched
+            partition.touched = {table: {} for table in touched}
+            for publisher in publishers:
+                for table in publisher.publication.tables:
+                    publisher.touch(touched[table])
+
+    def _begin(self, partition: Partition) -> list[Publisher]:
+        # What is flushed from now on is told; what was before is what a publisher's first pass goes over.
+        partition.touched = {table: {} for p in self.publications for table in p.tables}
+        shelf = Shelf(partition, self.copies)
+        return [
+            Publisher(p, shelf, self.log, self.copies[p.topic.name] if p.settles else None) for p in self.publications
+        ]
+
+    async def step(self, budget_s: float) -> int:
+        """One step for each publisher that has something to do; returns how many records were written."""
+        busy = [p for known in self._publishers.values() for p in known if not p.idle]
+        return sum([await publisher.step(budget_s) for publisher in busy])
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything is published, as far as is known."""
+        return all(p.idle for known in self._publishers.values() for p in known)
+
+    @property
+    def waiting(self) -> int:
+        """How many keys are known to wait for their turn; a pass that is under way counts as one."""
+        publishers = [p for known in self._publishers.values() for p in known]
+        return sum(len(p.waiting) or not p.idle for p in publishers)
+
+
+async def keep_publishing(publishing: Publishing, cluster: Cluster, directory: Path) -> None:
+    """Publish for ever, beside the events; ended by cancelling. Whatever fails is logged and tried again."""
+    while True:
+        try:
+            await _publish(publishing, cluster, directory)
+        except (LogError, MillraceError) as error:
+            logger.warning("publishing put off: %s", error)
+        except Exception:
+            logger.exception("publishing failed, it is tried again")
+        await asyncio.sleep(RETRY_S)
+
+
+async def _publish(publishing: Publishing, cluster: Cluster, directory: Path) -> None:
+    names = [topic.name for p in publishing.publications for topic in p.copied]
+    publishing.open(directory, await asyncio.to_thread(topic_ids, cluster, names))
+    log = KafkaLog(cluster)
+    try:
+        await log.start()
+        while True:
+            started = time.monotonic()
+            await publishing.follow(log)
+            publishing.hear()
+            while not publishing.idle and time.monotonic() - started < IDLE_S:
+                stepped = time.monotonic()
+                await publishing.step(STEP_S)
+                await asyncio.sleep((time.monotonic() - stepped) * (1 - SHARE) / SHARE)
+            await asyncio.sleep(max(0.0, IDLE_S - (time.monotonic() - started)))
+    finally:
+        publishing.close()
+        await log.stop()

@@ -1,0 +1,173 @@
+"""What the recommendations topology answers: a product's neighbours, recommendations for a user, what is trending."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from agents.personal import Touched, favourite, recommend
+from agents.trending import Trend, Trends
+from tables.windows import Window
+from topologies.results import neighbours_from, touched
+from topologies.views import NotFound, Parameters, Problem, Reader
+from topologies.views.freshness import iso
+from topologies.views.queries import newest_end
+
+DAY_MS: Final = 86_400_000
+LOOK_EVERY_S: Final = 2.0
+LISTED: Final = 200
+LISTED_IN_CATEGORY: Final = 50
+# Slices of the trends that are older than this have no weight left.
+TREND_MS: Final = 2 * DAY_MS
+KINDS: Final = {"products": "interest_by_product", "searches": "interest_by_search"}
+
+Answer = dict[str, Any]
+Given = Mapping[str, str]
+
+
+@dataclass
+class Followed:
+    """The trends of one table: closed slices once and for all, the open ones anew each time."""
+
+    table: str
+    trends: Trends = field(default_factory=Trends)
+    done_before: int = 0
+    categories: dict[str, str] = field(default_factory=dict)
+
+    async def look(self, reader: Reader) -> tuple[int, Trends]:
+        """The trends as of the end of the newest slice."""
+        model = reader.model
+        width, end = model.slice_ms(self.table), newest_end(model, self.table)
+        start = max(self.done_before, end - TREND_MS)
+        closed = model.closed_before(self.table)
+        now = self.trends
+        for at in range(start - start % width, end, width):
+            results = await reader.merged(self.table, Window(at, at + width))
+            for key, row in results.items():
+                if row.get("category"):
+                    self.categories[key] = str(row["category"])
+            users = {key: float(row["users"]) for key, row in results.items()}
+            if at + width <= closed:
+                self.trends.add(at + width, users)
+                self.done_before = at + width
+            else:
+                if now is self.trends:
+                    now = Trends(self.trends.pace, dict(self.trends.levels), self.trends.total)
+                now.add(at + width, users)
+            await asyncio.sleep(0)
+        if self.trends.forget(end):
+            self.categories = {key: name for key, name in self.categories.items() if key in self.trends.levels}
+        return end, now
+
+
+async def trending_in_background(reader: Reader) -> None:
+    """Keep the rankings up to date: in general, of searches, and of each category."""
+    followed = {kind: Followed(table) for kind, table in KINDS.items()}
+    while True:
+        fresh = reader.freshness()
+        for kind, one in followed.items():
+            end, trends = await one.look(reader)
+            ranked = {"at": end, "all": trends.top(end, LISTED)}
+            if kind == "products":
+                ranked |= {"categories": _by_category(trends, one.categories, end), "category_of": one.categories}
+            reader.post(kind, ranked, fresh)
+            await asyncio.sleep(0)
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+def _by_category(trends: Trends, categories: Mapping[str, str], end: int) -> dict[str, list[Trend]]:
+    members: dict[str, list[str]] = {}
+    for key, name in categories.items():
+        members.setdefault(name, []).append(key)
+    return {name: trends.top(end, LISTED_IN_CATEGORY, keys) for name, keys in members.items()}
+
+
+def trending(reader: Reader, given: Given) -> Answer:
+    """`GET /api/trending?kind=products|searches&category=&n=`: what draws more users than it usually does."""
+    parameters = Parameters.of(given, ("kind", "category", "n"))
+    kind = parameters.choice("kind", KINDS, "products")
+    n = parameters.integer("n", 20, 1, LISTED)
+    category = parameters.text("category")
+    posted = reader.posted(kind, within_s=60)
+    ranked = posted.value
+    if category is None:
+        rows = ranked["all"]
+    elif category in ranked.get("categories", {}):
+        rows = ranked["categories"][category]
+    else:
+        known = ", ".join(sorted(ranked.get("categories", {}))) or "none"
+        raise NotFound(f"nothing is known of category {category!r}; there are {known}")
+    told = [
+        {"key": t.key, "users": round(t.users, 2), "expected": round(t.expected, 2), "lift": round(t.lift, 2)}
+        for t in rows[:n]
+    ]
+    return {"kind": kind, "category": category, "at": iso(ranked["at"]), "rows": told, "freshness": posted.freshness}
+
+
+def of_product(reader: Reader, given: Given, *, topic: str) -> Answer:
+    """`GET /api/recommendations/products/{id}?by=seen|bought&n=`: what is seen or bought with a product.
+
+    404 for a product that was in no basket yet.
+    """
+    parameters = Parameters.of(given, ("id", "by", "n"))
+    by, n = parameters.choice("by", ("seen", "bought"), "seen"), parameters.integer("n", 10, 1, 50)
+    fresh = reader.freshness()
+    found = neighbours_from(reader.copies[topic])(given["id"])
+    if found is None:
+        raise NotFound(f"product {given['id']!r} was in no session that is over and in no order yet")
+    kind = found.seen if by == "seen" else found.bought
+    rows = [msgspec.to_builtins(one) for one in kind.neighbours[:n]]
+    return {
+        "productId": given["id"],
+        "by": by,
+        "baskets": kind.baskets,
+        "countsLowBy": kind.error,
+        "rows": rows,
+        "freshness": fresh,
+    }
+
+
+def of_user(reader: Reader, given: Given, *, topic: str) -> Answer:
+    """`GET /api/recommendations/users/{id}?n=`: what goes with what the user looked at and bought, with reasons.
+
+    A user that nothing is known of gets what is trending, and `known` says so.
+    """
+    parameters = Parameters.of(given, ("id", "n"))
+    n, user = parameters.integer("n", 10, 1, 50), given["id"]
+    fresh = reader.freshness()
+    known = _touched(reader, user)
+    trends, categories, category_of = _trending(reader)
+    category = favourite(known, category_of.get)
+    now = max((at for _, _, at in known), default=0)
+    bought = {product for product, action, _ in known if action == "bought"}
+    found = recommend(
+        known,
+        bought,
+        neighbours_from(reader.copies[topic]),
+        trends,
+        n,
+        now_ms=now,
+        category=category,
+        trending_in_category=categories.get(category or "", ()),
+    )
+    rows = [msgspec.to_builtins(one) for one in found]
+    return {"userId": user, "known": bool(known), "favourite": category, "rows": rows, "freshness": fresh}
+
+
+def _touched(reader: Reader, user: str) -> list[Touched]:
+    model = reader.model
+    everything = Window(0, 2**52)
+    recent = [pair for _, states in model.cells("recent_by_user", user, everything) for pair in states[0]]
+    orders = [order for _, states in model.cells("bought_by_user", user, everything) for order in states[0][1]]
+    return touched(recent, orders)
+
+
+def _trending(reader: Reader) -> tuple[list[str], dict[str, list[str]], Mapping[str, str]]:
+    try:
+        ranked = reader.posted("products").value
+    except Problem:
+        return [], {}, {}
+    names = {name: [trend.key for trend in rows] for name, rows in ranked["categories"].items()}
+    return [trend.key for trend in ranked["all"]], names, ranked["category_of"]

@@ -1,0 +1,105 @@
+"""What the recommendations topology publishes: a product's neighbours, a user's recommendations. Pure.
+
+Both are computed from accumulators and from what is published of other products, so they live between the folds that
+they follow (agents.neighbours, agents.personal) and the tables and copies that they read.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from agents.neighbours import day_weight, neighbours
+from agents.personal import Touched, recommend
+from streams.codecs import encode, user_key
+from streams.events import ProductNeighbours, UserRecommendations
+from tables.publishing import Copy, Shelf
+
+NEIGHBOURS: Final = 50
+RECOMMENDED: Final = 20
+# Products whose popularity is kept decoded; each is read for every neighbour of every product.
+POPULARITY_KEPT: Final = 200_000
+
+_decode = msgspec.json.Decoder(ProductNeighbours).decode
+
+
+class _Weight(msgspec.Struct):
+    weight: float = 0.0
+
+
+class _Popularity(msgspec.Struct):
+    """Of a published record, what other products' scores need: the rest is skipped at a tenth of the cost."""
+
+    seen: _Weight
+    bought: _Weight
+
+
+_popularity = msgspec.json.Decoder(_Popularity).decode
+
+
+def product_key(product: str) -> bytes:
+    """The record key of a product's neighbours."""
+    return b"product-" + product.encode()
+
+
+def user_key_of(user: str) -> bytes:
+    """The record key of a user's recommendations."""
+    return user_key(user)
+
+
+def popularity_from(copy: Copy) -> Callable[[str], tuple[float, float]]:
+    """How often a product is in baskets, as published; 0 for one that is not."""
+
+    def popularity(product: str) -> tuple[float, float]:
+        raw = copy.get(product_key(product))
+        if raw is None:
+            return 0.0, 0.0
+        found = _popularity(raw)
+        return found.seen.weight, found.bought.weight
+
+    return popularity
+
+
+def product_results(shelf: Shelf, product: str, *, topic: str, half_life_days: float | None) -> bytes | None:
+    """A product's neighbours from its baskets of all days that are kept."""
+    days = [
+        (day_weight(start, half_life_days), seen, bought, seen_with, bought_with)
+        for start, (seen, bought, seen_with, bought_with) in shelf.cells("baskets_by_product", product)
+    ]
+    if not days:
+        return None
+    return encode(neighbours(product, days, popularity_from(shelf.copies[topic]), NEIGHBOURS))
+
+
+def neighbours_from(copy: Copy) -> Callable[[str], ProductNeighbours | None]:
+    """A product's neighbours as published."""
+
+    def neighbours_of(product: str) -> ProductNeighbours | None:
+        raw = copy.get(product_key(product))
+        return None if raw is None else _decode(raw)
+
+    return neighbours_of
+
+
+def touched(recent: Iterable[Sequence[Any]], purchases: Iterable[Sequence[Any]]) -> list[Touched]:
+    """What a user touched, from the states of `recent_by_user` and `bought_by_user`."""
+    found: list[Touched] = []
+    for at, touch in recent:
+        action, _, product = touch.partition(" ")
+        found.append((product, action, at))
+    for at, _, _, *products in purchases:
+        found += [(product, "bought", at) for product in products]
+    return found
+
+
+def user_results(shelf: Shelf, user: str, *, topic: str) -> bytes | None:
+    """A user's recommendations; None where nothing that they touched has neighbours."""
+    recent = [pair for _, states in shelf.cells("recent_by_user", user) for pair in states[0]]
+    orders = [order for _, states in shelf.cells("bought_by_user", user) for order in states[0][1]]
+    known = touched(recent, orders)
+    if not known:
+        return None
+    now = max(at for _, _, at in known)
+    bought = {product for product, action, _ in known if action == "bought"}
+    found = recommend(known, bought, neighbours_from(shelf.copies[topic]), (), RECOMMENDED, now_ms=now)
+    return encode(UserRecommendations(user, now, tuple(found))) if found else None
