@@ -80,8 +80,8 @@ def test_a_source_without_any_event_holds_decisions_up_in_its_partition_alone() 
 
 
 @pytest.mark.parametrize("entries", range(14))
-@pytest.mark.parametrize("wipe", [False, True])
-def test_a_flush_torn_anywhere_loses_no_decision_and_repeats_it_with_the_same_bytes(entries: int, wipe: bool) -> None:
+@pytest.mark.parametrize("after", ["try again", "restart", "restart from nothing"])
+def test_a_flush_torn_anywhere_loses_no_decision_and_repeats_it_with_the_same_bytes(entries: int, after: str) -> None:
     with Driver(ruled()) as driver:
         for user in ("a", "b"):
             visit(driver, START, user)
@@ -91,7 +91,8 @@ def test_a_flush_torn_anywhere_loses_no_decision_and_repeats_it_with_the_same_by
         driver.deliver()
         driver.log.fail_append_after(entries)
         driver.worker.flush()
-        driver.restart(wipe=wipe)
+        if after != "try again":
+            driver.restart(wipe=after.endswith("nothing"))
         driver.flush()
         for topic in (LASTS, NOTED):
             assert set(lasts(driver, topic)) == {("a", START), ("b", START)}
