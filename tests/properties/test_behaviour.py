@@ -149,6 +149,11 @@ crowded = st.lists(moments, unique=True, min_size=20, max_size=60).map(
 everything = st.tuples(
     st.lists(acts, max_size=25) | crowded, st.lists(orders, max_size=10) | st.lists(orders, max_size=40)
 )
+# many orders in few slices, cut in the midst of them
+hasty = st.lists(st.integers(0, 20), min_size=5, max_size=20).map(
+    lambda times: [OrderEvent(n, USER, 6, occurred_at=at) for n, at in enumerate(times)]
+)
+hasty_untils = st.lists(st.integers(1, 24), min_size=1, max_size=4).map(sorted)
 untils = st.lists(st.integers(0, END + 40), max_size=6).map(sorted)
 MARKS = {"cart.added": "+", "cart.removed": "-"}
 
@@ -229,6 +234,14 @@ def test_alerts_are_those_of_the_definition_whenever_decided(
         for alert in expected
         if alert.occurred_at + DUE_MS <= until
     }
+
+
+@settings(max_examples=150)
+@given(hasty, hasty_untils, st.integers(0, 999))
+def test_an_alert_is_never_decided_before_its_time(given: list[OrderEvent], cuts: list[int], seed: int) -> None:
+    found, until = stepwise(decide_velocity(Velocity(8, 2, 20)), "orders_by_user", ([], given), cuts, seed, reach=2 * 8)
+    expected = [alert for alert in alerts_of(USER, purchases_of(given), RULES) if alert.occurred_at < until]
+    assert sorted(found.values()) == sorted(map(encode, expected))
 
 
 @settings(max_examples=100)
