@@ -5,6 +5,7 @@ The app is plain Faust with batched delivery: agents of your own, batched or not
 
 import gc
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,15 @@ def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> 
 
     app.prepare = prepare
     return app
+
+
+def app_from_environment(make: Callable[[Settings], Topology]) -> BatchApp:
+    """The app of an entry module, for Faust's own command line. Ends the process with one line where it cannot be."""
+    try:
+        settings = Settings.from_environment()
+    except MillraceError as error:
+        raise SystemExit(f"error: {error}") from None
+    return build_app(make(settings), settings)
 
 
 def spare_the_collector() -> None:
