@@ -13,17 +13,21 @@ one that is there is not written again.
 Work is done in short steps between batches, so that it delays no event for long; what has to wait is counted.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
+from streams.errors import MillraceError
 from streams.log import TP, Entry, Log
 from streams.topics import Topic
 from tables.accumulators import STATES, decode_key
 from tables.cache import Cache
 from tables.partition import Partition
+
+logger = logging.getLogger(__name__)
 
 PAGE = 1_000
 PAST_ALL = b"\xff" * 9
@@ -92,6 +96,7 @@ class Publisher:
     copy: Copy | None = None
     waiting: dict[str, None] = field(default_factory=dict)
     published: int = 0
+    failed: int = 0
     _pass: Iterator[str] | None = None
     _settled_at: int = -1
 
@@ -112,12 +117,16 @@ class Publisher:
     async def step(self, budget_s: float) -> int:
         """Compute and publish for at most about `budget_s`; returns how many records were written.
 
-        Raises LogError; the keys of the step wait again then.
+        A key whose computation raises keeps what is published, until it changes or a pass comes to it: one that is
+        poisoned must not hold up the others. Raises LogError, and MillraceError for copies that cannot be read; the
+        keys of the step are not published then, and a new publisher's pass has to find them.
         """
+        if self.shelf.partition.broken:
+            return 0  # its store is closed, or its accumulators are torn
         until = time.perf_counter() + budget_s
         computed: dict[str, Entry] = {}
         for key in self._next_keys():
-            entry = self._entry(key)
+            entry = self._try(key)
             if entry is not None:
                 computed[key] = entry
             if time.perf_counter() >= until:
@@ -151,6 +160,17 @@ class Publisher:
             for key in self._pass:  # `yield from` would close the pass with this generator
                 yield key
             self._pass = None
+
+    def _try(self, key: str) -> Entry | None:
+        try:
+            return self._entry(key)
+        except MillraceError:
+            raise
+        except Exception:
+            if not self.failed:
+                logger.exception("%s of %r cannot be computed; others may follow", self.publication.topic.name, key)
+            self.failed += 1
+            return None
 
     def _entry(self, key: str) -> Entry | None:
         value = self.publication.compute(self.shelf, key)

@@ -14,6 +14,7 @@ from streams.topics import topic_ids
 from tables.engine import Engine
 from tables.partition import Partition
 from tables.publishing import Publication, Publisher, Shelf
+from tables.store import StoreDamaged, wipe
 from tables.topic_copy import Copied, TopicCopy
 
 logger = logging.getLogger(__name__)
@@ -37,14 +38,15 @@ class Publishing:
         self._publishers: dict[int, list[Publisher]] = {}
 
     def open(self, directory: Path, ids: Mapping[str, str]) -> None:
-        """Open the copies, a directory each. Raises StoreLocked, StoreDamaged, StoreFailed."""
+        """Open the copies, a directory each; a damaged one begins anew. Raises StoreLocked, StoreFailed."""
         topics = {topic.name: topic for p in self.publications for topic in p.copied}
         for name, topic in topics.items():
-            self.copies[name] = TopicCopy(Copied(topic), directory / name)
+            self.copies[name] = _opened(Copied(topic), directory / name)
             self.copies[name].bind(ids)
 
     def close(self) -> None:
-        """Close the copies."""
+        """Close the copies. Who published from them begins anew with others, and a pass finds what was not written."""
+        self._publishers.clear()
         copies, self.copies = self.copies, {}
         for copy in copies.values():
             copy.close()
@@ -100,6 +102,15 @@ class Publishing:
         return sum(len(p.waiting) or not p.idle for p in publishers)
 
 
+def _opened(copied: Copied, directory: Path) -> TopicCopy:
+    try:
+        return TopicCopy(copied, directory)
+    except StoreDamaged as error:
+        logger.warning("the copy of %s is read anew: %s", copied.topic.name, error)
+        wipe(directory)
+        return TopicCopy(copied, directory)
+
+
 async def keep_publishing(publishing: Publishing, cluster: Cluster, directory: Path) -> None:
     """Publish for ever, beside the events; ended by cancelling. Whatever fails is logged and tried again."""
     while True:
@@ -114,9 +125,10 @@ async def keep_publishing(publishing: Publishing, cluster: Cluster, directory: P
 
 async def _publish(publishing: Publishing, cluster: Cluster, directory: Path) -> None:
     names = [topic.name for p in publishing.publications for topic in p.copied]
-    publishing.open(directory, await asyncio.to_thread(topic_ids, cluster, names))
+    ids = await asyncio.to_thread(topic_ids, cluster, names)
     log = KafkaLog(cluster)
     try:
+        publishing.open(directory, ids)
         await log.start()
         while True:
             started = time.monotonic()
