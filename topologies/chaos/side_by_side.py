@@ -70,8 +70,7 @@ class Run:
     """One target under one schedule.
 
     `restarts` of workers that ended by themselves or hung; `wiped`: how often their state had to be deleted, as Faust
-    asks for, for them to get ready at all; `stuck`: why there is no verdict, as even that did not help; `behind`:
-    records that were not committed when the time to settle was over.
+    asks for, for them to get ready at all; `stuck`: why there is no verdict, as even that did not help.
     """
 
     target: str
@@ -81,13 +80,12 @@ class Run:
     restarts: int = 0
     wiped: int = 0
     stuck: str = ""
-    behind: int = 0
     seconds: float = 0.0
 
     @property
     def exact(self) -> bool:
         """Whether all was taken, and every cell is right."""
-        return self.verdict.exact and not self.behind and not self.stuck
+        return self.verdict.exact and not self.stuck
 
 
 def judge(ledger: Mapping[tuple[int, str], Cell], found: Cells) -> Verdict:
@@ -206,9 +204,11 @@ def run_target(
             time.sleep(POLL_S)
         if not done.stuck:
             report("settling")
-            done.behind = settle(target, settings, fleet)
+            if behind := settle(target, settings, fleet):
+                done.stuck = f"{behind:,} records are not taken"
             for slot in list(fleet.workers):
                 fleet.end(slot)
+        if not done.stuck:
             done.verdict = judge(ledger.cells("region"), target.cells(settings))
         done.restarts, done.wiped = fleet.restarts, fleet.wiped
     done.seconds = round(time.monotonic() - began, 1)
@@ -218,24 +218,28 @@ def run_target(
 def settle(target: Target, settings: Settings, fleet: Supervised) -> int:
     """Wait until all is committed and the changelog is quiet; returns how many records are not committed after all.
 
-    Half-way to the limit every worker is started anew, so that one that hangs is not taken for one that loses.
+    It waits for as long as there is progress. Where there is none, every worker is started anew, once.
     """
     offsets = Offsets(target, settings)
-    began = quiet_since = time.monotonic()
+    moved = quiet = time.monotonic()
     before: object = None
     restarted = False
-    while (now := time.monotonic()) < began + 2 * SETTLE_S:
+    while True:
         fleet.revive()
-        ends = offsets.changelog()
-        if offsets.behind() or ends != before or offsets.open_transactions():
-            before, quiet_since = ends, now
-        elif now > quiet_since + QUIET_S:
+        now, behind, open_ = time.monotonic(), offsets.behind(), offsets.open_transactions()
+        at = (behind, open_, offsets.changelog())
+        if at != before or behind or open_:
+            quiet = now
+        elif now > quiet + QUIET_S:
             return 0
-        if now > began + SETTLE_S and not restarted:
-            restarted = True
+        if at != before:
+            before, moved = at, now
+        elif now > moved + SETTLE_S:
+            if restarted:
+                return behind
+            restarted, moved = True, now
             fleet.restart()
         time.sleep(5 * POLL_S)
-    return offsets.behind()
 
 
 class Offsets:

@@ -57,7 +57,6 @@ def said(run: Run) -> str:
     over = f"{verdict.over:,} counted too often in {verdict.over_cells} cells"
     lost = f"{verdict.lost:,} lost in {verdict.under_cells} cells"
     words = ["exact" if run.exact else f"{over}, {lost}"]
-    words += [f"{run.behind:,} records never committed"] * bool(run.behind)
     words += [f"{run.restarts} workers started again"] * bool(run.restarts)
     words += [f"all state deleted by hand {run.wiped} times"] * bool(run.wiped)
     if run.stuck:
