@@ -6,7 +6,7 @@ restore takes nearly twice as long. Appending waits for acks=all.
 """
 
 import asyncio
-import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -112,8 +112,11 @@ class KafkaLog:
         producer, self._producer = self._producer, None
         reader, self._reader = self._reader, None
         if producer is not None:
-            with contextlib.suppress(TimeoutError):
+            try:
                 await asyncio.wait_for(producer.stop(), STOP_S)
+            except TimeoutError:  # it still waits for acknowledgements, and has closed nothing
+                await producer._sender.close()
+                await producer.client.close()
         if reader is not None:
             await stop_consumer(reader)
 
@@ -150,8 +153,13 @@ class KafkaLog:
                 reader.assign([TopicPartition(*tp) for tp in left])
                 for tp in left:
                     reader.seek(TopicPartition(*tp), spans[tp][0])
+                looked, missing = time.monotonic(), set[str]()
                 while left:
                     batches = await reader.getmany(timeout_ms=200)
+                    if batches:
+                        looked, missing = time.monotonic(), set()
+                    elif time.monotonic() - looked > LOOK_FOR_TOPICS_S:
+                        looked, missing = time.monotonic(), await self._missing(left, missing)
                     for key, records in batches.items():
                         tp = TP(*key)
                         end = left.get(tp)
@@ -196,23 +204,24 @@ class KafkaLog:
     async def _patiently(self, waiting: Awaitable[T], tps: Iterable[TP | TopicPartition]) -> T:
         """What is waited for. Raises `TopicGone` when one of the topics was missing at two looks in a row."""
         task = asyncio.ensure_future(waiting)
-        topics, gone = {tp.topic for tp in tps}, set[str]()
+        missing: set[str] | None = None
         try:
             while not (await asyncio.wait({task}, timeout=LOOK_FOR_TOPICS_S))[0]:
-                missing = await self._missing(topics)
-                if gone & missing:
-                    raise TopicGone(min(gone & missing))
-                gone = missing
+                missing = await self._missing(tps, missing)
             return task.result()
         finally:
             task.cancel()
 
-    async def _missing(self, topics: set[str]) -> set[str]:
+    async def _missing(self, tps: Iterable[TP | TopicPartition], before: set[str] | None) -> set[str]:
+        """The topics that are missing. Raises `TopicGone` for one that was missing before as well."""
         try:
             metadata = await self._connected_producer().client.fetch_all_metadata()
         except KafkaError:
             return set()  # nobody answers: that is another trouble, and may pass
-        return topics - set(metadata.topics())
+        missing = {tp.topic for tp in tps} - set(metadata.topics())
+        if gone := missing & (before or set()):
+            raise TopicGone(min(gone))
+        return missing
 
     async def _send(self, tp: TP, entries: Sequence[Entry]) -> AsyncIterator[tuple[asyncio.Future[Any], int]]:
         producer = self._connected_producer()
