@@ -13,6 +13,7 @@ from typing import Any
 from agents import activity, funnel
 from agents.alerts import DUE_MS, Velocity, decide_velocity
 from agents.carts import decide_abandoned
+from agents.chains import reach_ms
 from agents.sessions import decide_session
 from streams.intake import EventTime
 from streams.topics import ORDER_EVENTS, USER_ACTIVITY
@@ -43,7 +44,7 @@ def behaviour_topology(settings: Settings) -> Topology:
     topology.source(activity_topic, time=time).source(orders_topic, time=time)
     gap, timeout, window = settings.session_gap_s, settings.cart_timeout_s, settings.alert_window_s
     # A decision looks back over two blocks of the longest chain.
-    kept = max(round(settings.retention_s), (2 * LONGEST_GAPS + 2) * max(gap, timeout) + DAY_S)
+    kept = max(round(settings.retention_s), (2 * LONGEST_GAPS + 2) * max(gap, timeout) + window + DAY_S)
     seen: Aggregates = {"first": Min(), "last": Max()}
     by_user = {**seen, "events": Sum(), "trail": Trail(KEPT_THINGS)}
     changes = {**seen, "changes": Moments(KEPT_THINGS)}
@@ -105,7 +106,7 @@ def _add_rules(topology: Topology, settings: Settings) -> None:
             decide_session(gap, orders_slice_ms=window, max_slices=LONGEST_GAPS),
             due_ms=gap,
             looks_at=(orders,),
-            back_ms=2 * LONGEST_GAPS * gap,
+            back_ms=reach_ms(gap, LONGEST_GAPS, window),
             dues=lambda _, states: (states[1] + gap,),
         )
     )
@@ -117,7 +118,7 @@ def _add_rules(topology: Topology, settings: Settings) -> None:
             decide_abandoned(timeout, orders_slice_ms=window, max_slices=LONGEST_GAPS),
             due_ms=timeout,
             looks_at=(orders,),
-            back_ms=2 * LONGEST_GAPS * timeout,
+            back_ms=reach_ms(timeout, LONGEST_GAPS, window),
             dues=lambda _, states: (states[1] + timeout,),
         )
     )
