@@ -188,6 +188,9 @@ def _settle_and_compare(striking: Striking, ledger: Ledger, client: Client) -> N
     demo.stop.set()
     demo.wait(lambda: not demo.simulating, SETTLE_S, "the simulator has not ended")
     demo.wait(demo.caught_up, SETTLE_S, "the views have not caught up")
+    # What the views show is flushed, but finals come from a second stage, which may lag behind.
+    topics = [source.topic.name for source in sales_topology(demo.settings).group.sources]
+    demo.wait(lambda: striking.watch.all_applied(topics), SETTLE_S, "the second stage has not caught up")
     caught_up = time.monotonic()
     for name, comparison in compare_all(demo.settings, ledger, client).items():
         outcome.cells += comparison.cells

@@ -1,7 +1,7 @@
 """What makes a fault count: records that a group has taken and not made durable, or has yet to take, at its moment."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -23,10 +23,20 @@ class Watch:
     def uncommitted(self) -> int:
         """Records sent and not committed: unflushed, in a flush, or waiting for a recovery. 0 while nobody answers."""
         with contextlib.suppress(KafkaException):
-            found = self._consumer.committed(self._tps, timeout=TIMEOUT_S)
-            ends = [self._consumer.get_watermark_offsets(tp, timeout=TIMEOUT_S)[1] for tp in self._tps]
-            return sum(end - max(0, at.offset) for end, at in zip(ends, found, strict=True))
+            return self._uncommitted(self._tps)
         return 0
+
+    def all_applied(self, topics: Iterable[str]) -> bool:
+        """Whether the group has committed all of these topics too; name second stages after what they are fed from."""
+        tps = [TopicPartition(topic, tp.partition) for topic in topics for tp in self._tps]
+        with contextlib.suppress(KafkaException):
+            return not self._uncommitted(self._tps) and not self._uncommitted(tps)
+        return False
+
+    def _uncommitted(self, tps: Sequence[TopicPartition]) -> int:
+        ends = [self._consumer.get_watermark_offsets(tp, timeout=TIMEOUT_S)[1] for tp in tps]
+        found = self._consumer.committed(list(tps), timeout=TIMEOUT_S)
+        return sum(max(0, end - max(0, at.offset)) for end, at in zip(ends, found, strict=True))
 
     def close(self) -> None:
         """Disconnect."""
