@@ -13,6 +13,11 @@ from streams.log import TP, Entry, TopicGone
 from streams.topics import Topic, ensure_topics
 
 
+async def append_on_and_on(log: KafkaLog, tp: TP) -> None:
+    for _ in range(100):  # the broker takes a few more, until it has heard that the topic is gone
+        await log.append({tp: [Entry(b"key", b"value")]})
+
+
 @pytest.mark.timeout(90)
 async def test_a_topic_that_is_deleted_is_told_by_every_call_instead_of_waited_for(kafka: Cluster) -> None:
     name = f"gone-{uuid4().hex[:8]}"
@@ -26,8 +31,7 @@ async def test_a_topic_that_is_deleted_is_told_by_every_call_instead_of_waited_f
         for done in admin.delete_topics([name], operation_timeout=20).values():
             done.result(20)
         with pytest.raises(TopicGone, match=name):
-            for _ in range(100):  # the broker takes a few more, until it has heard of it
-                await log.append({tp: [Entry(b"key", b"value")]})
+            await append_on_and_on(log, tp)
         with pytest.raises(TopicGone, match=name):
             await log.end_offsets([tp])
         with pytest.raises(TopicGone, match=name):
