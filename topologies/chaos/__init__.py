@@ -24,7 +24,7 @@ What is tried, what it is for, and what it has found, here or as the same schedu
 | broker: one node, or all at once | a flush that failed half-way is taken for done, or sent twice | |
 | broker-away: all, for longer than a flush waits | the same; a worker gives up, or waits for ever | |
 | corrupt | a damaged store is read as if it were whole | |
-| full | a write that failed is taken for done | |
+| full | a write that failed is taken for done | 12 |
 | read-only | the same; or a worker goes on elsewhere, and nobody knows | 10 |
 | delete-changelog, a run's last: all must refuse | it is made anew, and what follows is taken for the whole | 11 |
 | duplicates, late and out-of-order events | are part of the load, always | |
@@ -42,6 +42,7 @@ What is tried, what it is for, and what it has found, here or as the same schedu
 10. The advice was to delete the directory; and one with "lock" in its path was taken for one that is locked.
 11. Whoever started next made the topic anew, the view server included; a running worker went on into the new one, or,
     without one, tried again for ever and said nothing.
+12. Closing a store on a full disk raised a second error, which hid the line that says what to do.
 
 `full` bounds the size of a worker's files; `read-only` mounts a directory over itself, since a mode does not stop root
 (`unwritable` has the other ways). Of deleted changelogs `tables.lost` says why nobody goes on, whatever it has locally.
