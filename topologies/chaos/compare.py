@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from streams.cluster import Cluster
 from streams.kafka_log import KafkaLog
 from streams.log import TP, Record
-from streams.simulator.ledger import BY, Ledger
+from streams.simulator.ledger import BY, Cell, Ledger
 from streams.topics import Topic
 from tables.reading import read_cells
 from topologies.demo.client import Client
@@ -37,8 +37,24 @@ async def read_topics(cluster: Cluster, topics: list[Topic]) -> dict[str, dict[i
         await log.stop()
 
 
-def compare_all(settings: Settings, ledger: Ledger, client: Client) -> dict[str, Comparison]:
-    """Compare all that is there with the ledger; the names say what was looked at."""
+@dataclass(frozen=True)
+class Kept:
+    """Of a ledger, the slices that start at `since` or later: those before may have expired."""
+
+    ledger: Ledger
+    since: int
+
+    def cells(self, by: str) -> Mapping[tuple[int, str], Cell]:
+        """As of the ledger."""
+        return {at: cell for at, cell in self.ledger.cells(by).items() if at[0] >= self.since}
+
+
+def compare_all(settings: Settings, ledger: Ledger, client: Client, *, kept_from: int = 0) -> dict[str, Comparison]:
+    """Compare all that is there with the ledger; the names say what was looked at.
+
+    Tables and views are compared from slices that start at `kept_from` (ms) on, final results all of them.
+    """
+    kept = Kept(ledger, kept_from)
     topology = sales_topology(settings)
     group = topology.group
     orders, finals = own_topic_of(settings)
@@ -51,8 +67,8 @@ def compare_all(settings: Settings, ledger: Ledger, client: Client) -> dict[str,
             rows.setdefault((table.name, start), []).append({"key": key, "values": reading.results})
     slice_ms = settings.slice_s * 1000
     return {
-        "changelogs": compare(ledger, lambda table, start: rows.get((table, start), [])),
-        "views": compare(ledger, lambda table, start: client.rows(table, start, slice_ms)),
+        "changelogs": compare(kept, lambda table, start: rows.get((table, start), [])),
+        "views": compare(kept, lambda table, start: client.rows(table, start, slice_ms)),
         "finals": _compare_finals(ledger, records[finals.name]),
         "late": _compare_late(ledger, records[orders.late.name]),
     }

@@ -184,7 +184,7 @@ def _overwrite(path: Path, rng: random.Random) -> None:
 
 
 def _any(fleet: Fleet, rng: random.Random) -> int:
-    return rng.choice(sorted(fleet.workers))
+    return rng.choice(sorted(fleet.workers.keys() - fleet.spared))
 
 
 Fault = Callable[[Fleet, random.Random], None]

@@ -33,7 +33,8 @@ class Fleet:
     """Workers by their slot number, each with its name and port for the whole run.
 
     A worker is `program` with the arguments that `worker` gives for a slot and a port; it answers `/readyz` with
-    its partitions, and keeps its state in directories of the group's that begin with a digit.
+    its partitions, and keeps its state in directories of the group's that begin with a digit. Slots that are `spared`
+    are not chosen where a fault is to befall any worker.
     """
 
     settings: Settings
@@ -44,6 +45,7 @@ class Fleet:
     ports: dict[int, int] = field(default_factory=dict)
     program: Sequence[str] = MILLRACE
     worker: Callable[[int, int], Sequence[str]] = millrace_worker
+    spared: frozenset[int] = frozenset()
 
     def start(self, slot: int, *, fault: str = "", file_limit: int | None = None) -> None:
         """Start the worker of a slot, with a fault to come or a limit on the size of its files."""

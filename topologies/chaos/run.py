@@ -106,7 +106,7 @@ def run_once(
         demo = Demo(settings, children, client, _plan(seed, rate), ledger)
         stack.callback(demo.end)
         try:
-            fleet = _start(settings, children, broker, demo)
+            fleet = start_fleet(settings, children, broker, demo)
             orders = own_topic_of(settings)[0].name
             watch = stack.enter_context(watching(settings, fleet.group, orders))
             striking = Striking(fleet, demo, watch, rng, outcome, report)
@@ -211,7 +211,8 @@ def environment_of(settings: Settings) -> dict[str, str]:
     }
 
 
-def _start(settings: Settings, children: Children, broker: Broker | None, demo: Demo) -> Fleet:
+def start_fleet(settings: Settings, children: Children, broker: Broker | None, demo: Demo) -> Fleet:
+    """Two workers that own everything, and a view server that answers."""
     topology = sales_topology(settings)
     ensure_topics(settings.cluster, topology.topics())
     shrink_segments(settings, [topology.group.changelog(table).name for table in topology.group.tables])

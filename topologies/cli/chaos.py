@@ -22,6 +22,7 @@ from streams.cluster import Cluster
 from streams.errors import MillraceError
 from topologies.chaos.faults import FAULTS
 from topologies.chaos.run import Outcome, delete_topics, run_once, schedule
+from topologies.chaos.soak import soak as run_soak
 from topologies.cli.broker import bring_up
 from topologies.cli.chaos_beside import RATE as RATE_BESIDE
 from topologies.cli.chaos_beside import beside
@@ -32,6 +33,8 @@ from topologies.settings import Settings, find_cluster, home_directory
 SHOWN = 10
 INTERRUPTED = 130
 RATE = 2500.0
+# Three days of event time in twenty minutes.
+SOAK_SPEED = 216.0
 SESSION_S = 4.0
 # Short sessions, so that a paused worker is a zombie soon, and a cleaner that looks often.
 PROPERTIES = {"group.min.session.timeout.ms": "1000", "log.cleaner.backoff.ms": "200"}
@@ -49,6 +52,10 @@ Nodes = Annotated[int, typer.Option("--nodes", help="Of the embedded broker: 1 o
 Rate = Annotated[
     float | None,
     typer.Option("--rate", help=f"Events per second; else {RATE:,.0f}, beside Faust {RATE_BESIDE:,.0f}."),
+]
+Soak = Annotated[
+    float | None,
+    typer.Option("--soak", help="Minutes of one long run instead: are memory, disk and open files flat?"),
 ]
 Beside = Annotated[
     bool, typer.Option("--beside-faust", help="Do the same to plain Faust, and show side by side what each counts.")
@@ -77,6 +84,7 @@ def chaos(
     only: Only = None,
     nodes: Nodes = 1,
     rate: Rate = None,
+    soak: Soak = None,
     beside_faust: Beside = False,
     bootstrap: Bootstrap = None,
     home: Home = None,
@@ -96,6 +104,22 @@ def chaos(
             found = beside(console, settings_for, place.directory, range(seed, seed + runs), faults, only, rate)
             place.keep = not found["exact"]
         _end(found, found["exact"] and found["caught"])
+        return
+    if soak is not None:
+        with ended_by_signals(INTERRUPTED), _place(home, nodes, bootstrap) as place:
+            figures = run_soak(
+                _settings(place, seed),
+                place.broker,
+                place.directory / "soak",
+                minutes=soak,
+                rate=rate or RATE,
+                speed=SOAK_SPEED,
+                seed=seed,
+                report=partial(_report, console),
+            )
+            place.keep = not figures["exact"]
+        _print_soak(console, figures)
+        _end({**figures, "bootstrap": place.cluster.bootstrap}, figures["exact"])
         return
     outcomes: list[Outcome] = []
     names = _chosen(only, embedded=not (bootstrap or os.environ.get("MILLRACE_BOOTSTRAP")))
@@ -123,6 +147,13 @@ def chaos(
         if place.keep:
             console.print(f"state and logs of what was not exact are kept in {place.directory}", markup=False)
     _end(_answer(place, nodes, outcomes), not place.keep)
+
+
+def _print_soak(console: Console, figures: dict[str, Any]) -> None:
+    table = Table("measured", "second quarter", "last quarter", "highest", "trend an hour", box=None)
+    for name, told in figures["measured"].items():
+        table.add_row(name, *(f"{told[part]:,.1f}" for part in ("early", "late", "highest", "per_hour")))
+    console.print(table)
 
 
 def _end(answer: dict[str, Any], good: bool) -> None:

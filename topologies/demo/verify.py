@@ -7,9 +7,9 @@ quantiles are exact to 1% of their value (DDSketch): those must be within four s
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from streams.simulator.ledger import BY, Cell, Ledger
+from streams.simulator.ledger import BY, Cell
 
 EXACT = ("placed", "cancelled", "refunded", "orders", "units")
 # Four standard errors of an HLL with 4,096 registers, and two customers for the small ones.
@@ -30,7 +30,15 @@ class Comparison:
     mismatches: list[str] = field(default_factory=list)
 
 
-def compare(ledger: Ledger, rows_of: Rows) -> Comparison:
+class Known(Protocol):
+    """What is compared with: the exact cells of a grouping, by (slice start in ms, key)."""
+
+    def cells(self, by: str) -> Mapping[tuple[int, str], Cell]:
+        """All of them."""
+        ...
+
+
+def compare(ledger: Known, rows_of: Rows) -> Comparison:
     """Compare every cell of every table; `rows_of(table, slice start)` asks the views."""
     found = Comparison()
     for by in BY:
