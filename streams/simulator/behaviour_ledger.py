@@ -9,7 +9,7 @@ two of them meet.
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from streams.events import (
     UNKNOWN,
@@ -76,6 +76,8 @@ class Together:
 
 class BehaviourLedger:
     """The book of `user-activity` and `order-events` with `partitions` partitions each, keyed by user."""
+
+    takes: ClassVar = frozenset({OrderEvent, UserActivity})
 
     def __init__(
         self,

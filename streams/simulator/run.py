@@ -14,12 +14,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from threading import Event as Flag
+from typing import Any, Protocol
 
 from streams.errors import MillraceError
-from streams.events import OrderEvent
 from streams.producers import Producer
 from streams.simulator.emission import Emitted, slices
-from streams.simulator.ledger import Ledger
 from streams.simulator.settings import DAY_MS, ShopSettings
 
 FLAT_OUT_EVENTS_PER_S = 2000.0
@@ -27,6 +26,31 @@ PACED_SLICE_S = 0.02
 FLAT_OUT_SLICE_S = 0.1
 REPORT_S = 0.2
 AHEAD_MAX_MS = 50 * 60_000
+
+
+class Book(Protocol):
+    """What reckons exact answers from events as they are sent (streams.simulator.ledger)."""
+
+    @property
+    def takes(self) -> frozenset[type]:
+        """The types of the events that it hears of."""
+
+    def record(self, key: bytes, event: Any) -> None:
+        """Hear of an event, after all that were sent before."""
+
+
+class Books:
+    """Several books that are kept at once."""
+
+    def __init__(self, *books: Book) -> None:
+        self.takes = frozenset[type]().union(*(book.takes for book in books))
+        self._books = books
+
+    def record(self, key: bytes, event: Any) -> None:
+        """Tell all whom it concerns."""
+        for book in self._books:
+            if event.__class__ in book.takes:
+                book.record(key, event)
 
 
 @dataclass(frozen=True)
@@ -103,13 +127,13 @@ def run(
     plan: Plan,
     producer: Producer,
     *,
-    ledger: Ledger | None = None,
+    ledger: Book | None = None,
     stop: Flag | None = None,
     report: Callable[[Sent], None] | None = None,
 ) -> Sent:
     """Send all of the plan, or until `stop` is set, and return once every record is acknowledged.
 
-    The ledger, if there is one, holds exactly the orders that were sent. `report` is called five times a
+    The ledger, if there is one, holds exactly what was sent. `report` is called five times a
     second. Raises MillraceError if a record is not delivered.
     """
     stop = stop or Flag()
@@ -138,12 +162,13 @@ def run(
     return sent
 
 
-def hand_over(events: list[Emitted], producer: Producer, ledger: Ledger | None, at_ms: int | None) -> None:
-    """Produce one slice, and note its orders."""
+def hand_over(events: list[Emitted], producer: Producer, ledger: Book | None, at_ms: int | None) -> None:
+    """Produce one slice, and note it."""
     produce = producer.produce
+    takes = frozenset[type]() if ledger is None else ledger.takes
     for topic, key, value, event in events:
         produce(topic, key, value, timestamp_ms=at_ms)
-        if ledger is not None and event.__class__ is OrderEvent:
+        if ledger is not None and event.__class__ in takes:
             ledger.record(key, event)
 
 
