@@ -89,7 +89,9 @@ def soak(
     with ExitStack() as stack:
         children = stack.enter_context(Children(directory / "logs", environment))
         ledger = Ledger(settings.partitions, currency=settings.currency)
-        shop = ShopSettings(seed=seed, topics=(ORDER_EVENTS.name,), duplicates=0.01, late_sessions=0.01)
+        shop = ShopSettings(
+            seed=seed, topics=(ORDER_EVENTS.name,), duplicates=0.01, late_sessions=0.01, daily_swing=0.0
+        )
         events = round(rate * minutes * 60)
         plan = plan_run(shop, now_ms=time.time_ns() // 1_000_000, events=events, rate=rate, speed=speed)
         client = Client(f"http://127.0.0.1:{settings.views_port}", settings.read_token)
