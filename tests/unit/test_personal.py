@@ -16,17 +16,17 @@ KNOWN = {
     "lamp": ProductNeighbours("lamp", hood(bulb=0.5, shade=0.4), hood(bulb=0.9), 0),
     "book": ProductNeighbours("book", hood(mark=0.8, shade=0.4), hood(), 0),
 }
-EVEN = Taste(bought_share=0.5, seen_share=0.5)
+STEADY = Taste(fade=1.0, bought_share=0.5, seen_share=0.5)
 
 
 def test_scores_are_summed_over_sources_and_relations() -> None:
-    found = recommend([("lamp", "viewed", NOW), ("book", "viewed", NOW)], (), KNOWN.get, (), now_ms=NOW, taste=EVEN)
+    found = recommend([("lamp", "viewed", NOW), ("book", "viewed", NOW)], (), KNOWN.get, (), now_ms=NOW, taste=STEADY)
     assert [one.product_id for one in found] == ["bulb", "mark", "shade"]
     assert [one.score for one in found] == pytest.approx([0.7, 0.4, 0.4])
 
 
 def test_the_reason_is_what_adds_most() -> None:
-    found = recommend([("lamp", "carted", NOW), ("book", "viewed", NOW)], (), KNOWN.get, (), now_ms=NOW)
+    found = recommend([("lamp", "carted", NOW), ("book", "viewed", NOW)], (), KNOWN.get, (), now_ms=NOW, taste=STEADY)
     bulb, shade, mark = found
     assert (bulb.because, bulb.action, bulb.relation) == ("lamp", "carted", "often bought with")
     assert bulb.reason == "carted lamp, often bought with it"
@@ -36,9 +36,27 @@ def test_the_reason_is_what_adds_most() -> None:
 
 def test_an_action_fades_and_a_purchase_fades_slowly() -> None:
     day = 24 * HOUR_MS
-    for action, scores in (("viewed", 1 / 16), ("bought", 2 ** (-1 / 30))):
-        (bulb, *_) = recommend([("lamp", action, NOW)], (), KNOWN.get, (), now_ms=NOW + day, taste=EVEN)  # type: ignore[list-item]
+    for action, scores in (("viewed", 1 / 2), ("bought", 0.5 * 2 ** (-1 / 30))):
+        (bulb, *_) = recommend([("lamp", action, NOW)], (), KNOWN.get, (), now_ms=NOW + day, taste=STEADY)  # type: ignore[list-item]
         assert bulb.score == pytest.approx(0.7 * scores)
+
+
+def test_an_action_fades_with_each_newer_one_whatever_the_clock_says() -> None:
+    recent = [("lamp", "viewed", NOW - 2), ("book", "viewed", NOW - 1), ("book", "viewed", NOW)]
+    taste = Taste(fade=0.5, half_life_ms=10**15, bought_share=0.0, seen_share=1.0)
+    scores = {r.product_id: r.score for r in recommend(recent, (), KNOWN.get, (), now_ms=NOW, taste=taste)}  # type: ignore[arg-type]
+    assert scores == pytest.approx({"bulb": 0.25 * 0.5, "shade": 0.25 * 0.4 + 1.5 * 0.4, "mark": 1.5 * 0.8})
+
+
+def test_a_purchase_makes_no_action_older() -> None:
+    recent = [("lamp", "viewed", NOW - 5), *[(f"x{n}", "bought", NOW) for n in range(9)]]
+    taste = Taste(fade=0.5, half_life_ms=10**15, bought_share=0.0, seen_share=1.0)
+    (bulb, *_) = recommend(recent, (), KNOWN.get, (), now_ms=NOW, taste=taste)  # type: ignore[arg-type]
+    assert bulb.score == pytest.approx(0.5)
+
+
+def test_what_was_only_removed_recommends_nothing() -> None:
+    assert recommend([("lamp", "removed", NOW)], (), KNOWN.get, (), now_ms=NOW) == []
 
 
 def test_nothing_is_recommended_that_was_bought_or_lies_in_the_cart() -> None:
