@@ -324,6 +324,7 @@ def _finish(partition: Partition, pending: Pending, seconds: float) -> None:
             partition.gaps.pop(name, None)
         if name in partition.touched:
             partition.touched[name].update(dict.fromkeys(key for _, key, _ in table.taken))
+            partition.touched[name].update(dict.fromkeys(decode_key(dropped)[1] for dropped in table.drops))
         if table.puts:
             cache.stored_up_to(max(window for window, _ in map(decode_key, (key for key, _ in table.puts))))
         if table.expire is not None:

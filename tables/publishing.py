@@ -8,7 +8,11 @@ that was lost in a crash is found missing by the *pass* over all keys that follo
 Where a result also depends on other keys' results (a cosine needs the popularity of both products), it reads them from
 a local copy of the published topic, and another pass follows as long as one has changed anything: what is published
 settles at the values that a computation over everything at once would give. A record that would say the same as the
-one that is there is not written again.
+one that is there is not written again. A key that retention has dropped from all tables gets a tombstone.
+
+A result that reads another publication's copies without being read itself (what to recommend to a user) is as of the
+time that its key was touched. It is not computed anew with every change of what it reads: a pass follows only where
+that has doubled since the last one and has settled here, so that a start with nothing published does not last.
 
 Work is done in short steps between batches, so that it delays no event for long; what has to wait is counted.
 """
@@ -60,7 +64,7 @@ class Shelf:
 class Publication:
     """One compacted topic of results, and what they are computed from.
 
-    `compute(shelf, key)` gives a key's record value, None for no record; it is a function of the accumulators and the
+    `compute(shelf, key)` gives a key's record value, None for no new one; it is a function of the accumulators and the
     copies alone. `record_key` makes the record's key of a table's. The first of `tables` is the one whose keys a pass
     goes over; `settles` says that results depend on other results, so that passes follow until nothing changes.
     """
@@ -87,13 +91,15 @@ class Publication:
 class Publisher:
     """Publishes what one partition's accumulators come to. Make a new one after every restore.
 
-    `copy` is this worker's copy of the published topic, for publications that settle: what is there already.
+    `copy` is this worker's copy of the published topic, for publications that settle: what is there already. `after`:
+    the publishers of the same partition whose topics this one reads.
     """
 
     publication: Publication
     shelf: Shelf
     log: Log
     copy: Copy | None = None
+    after: Sequence["Publisher"] = ()
     waiting: dict[str, None] = field(default_factory=dict)
     published: int = 0
     failed: int = 0
@@ -103,12 +109,21 @@ class Publisher:
     @property
     def idle(self) -> bool:
         """Whether everything is published, as far as is known."""
-        return not self.waiting and self._pass is None and self._settled_at == self._changes
+        return not self.waiting and self._pass is None and not self._stale
 
     @property
-    def _changes(self) -> int:
-        """How much has changed in the published topic, by whomever; each pass begins with another number."""
-        return 0 if self.copy is None else self.copy.records
+    def _stale(self) -> bool:
+        """Whether a pass is due."""
+        if self.copy is not None or self._settled_at < 0:
+            return self._settled_at != self._read
+        return self._read > 2 * self._settled_at and all(publisher.idle for publisher in self.after)
+
+    @property
+    def _read(self) -> int:
+        """How many records were read of what results depend on, by whomever."""
+        if self.copy is not None:
+            return self.copy.records
+        return sum([self.shelf.copies[topic.name].records for topic in self.publication.copies])
 
     def touch(self, keys: Iterable[str]) -> None:
         """Hear of keys whose accumulators a flush has made durable."""
@@ -153,8 +168,8 @@ class Publisher:
             key = next(iter(self.waiting))
             del self.waiting[key]
             yield key
-        if self._pass is None and self._settled_at != self._changes:
-            self._settled_at = self._changes
+        if self._pass is None and self._stale:
+            self._settled_at = self._read
             self._pass = _distinct(_cache_of(self.shelf.partition, self.publication.tables[0]))
         if self._pass is not None:
             for key in self._pass:  # `yield from` would close the pass with this generator
@@ -175,7 +190,9 @@ class Publisher:
     def _entry(self, key: str) -> Entry | None:
         value = self.publication.compute(self.shelf, key)
         record_key = self.publication.record_key(key)
-        if value is None or (self.copy is not None and value == self.copy.get(record_key)):
+        if value is None and any(self.shelf.cells(table, key) for table in self.publication.tables):
+            return None
+        if self.copy is not None and value == self.copy.get(record_key):
             return None
         return Entry(record_key, value)
 

@@ -11,7 +11,8 @@ and restart in between.
 What it simulates: delivery in batches of any size, partitions by key hash, flushes (also torn in the middle),
 `kill -9` with or without the local state, a second worker that does not know that it has lost its partitions
 (zombie), seeks, compaction of changelogs, several workers. What it does not: consumer groups and their timing,
-brokers that lose acknowledged records, retention by time, the network. Those need a real cluster.
+brokers that lose acknowledged records, retention by time, the network. Those need a real cluster. Publications
+(tables.publishing) are computed when a test says `publish`, not beside the events.
 """
 
 import os
@@ -36,6 +37,7 @@ from tables.read_model import ReadModel
 from tables.reading import Reading, read_cells
 from tables.store import wipe
 from tables.table import Group
+from topologies.publishing import Publishing
 from topologies.topology import Topology
 
 T = TypeVar("T")
@@ -50,6 +52,7 @@ class Worker:
         self.name = name
         self.directory = directory
         self.engine = self._new_engine()
+        self.publishing = self._new_publishing()
         self.next: dict[TP, int] = {}
 
     def _new_engine(self) -> Engine:
@@ -64,6 +67,9 @@ class Worker:
             monotonic=lambda: driver.now_s,
             together=in_turn,
         )
+
+    def _new_publishing(self) -> Publishing:
+        return Publishing(self._driver.topology.publications, self.engine, self._driver.log)
 
     def assign(self, numbers: Iterable[int], generation: int = 0) -> None:
         """Own exactly these partitions, restored from the log."""
@@ -112,11 +118,24 @@ class Worker:
         positions = run(self.engine.flush())
         self.engine.committed(positions)
 
+    def publish(self, budget_s: float = 3600.0) -> int:
+        """Read what is published already, and publish for one step of about this long; returns the records written.
+
+        Raises LogError where a test has torn it; what was lost is published with a later step.
+        """
+        if not self.publishing.copies:
+            self.publishing.open(self.directory / "published", self._driver.topic_ids)
+        run(self.publishing.follow(self._driver.log))
+        self.publishing.hear()
+        return run(self.publishing.step(budget_s))
+
     def crash(self, *, wipe: bool = False) -> None:
         """Die here: what was not flushed is gone, the log stays; with `wipe` the local state is gone too."""
         for partition in self.engine.partitions.values():
             partition.store.close()
+        self.publishing.close()
         self.engine = self._new_engine()
+        self.publishing = self._new_publishing()
         self.next = {}
         if wipe:
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -183,6 +202,19 @@ class Driver:
             self.worker.flush()
         self.worker.flush()
 
+    def publish(self, *others: Worker, budget_s: float = 3600.0) -> int:
+        """Publish what was flushed until nothing is left to say; returns how many records were written.
+
+        Done by the driver's worker, and in turns with `others` that own partitions too.
+        """
+        workers = (self.worker, *others)
+        written = 0
+        while True:
+            round_written = sum([worker.publish(budget_s) for worker in workers])
+            written += round_written
+            if not round_written and all(worker.publishing.idle for worker in workers):
+                return written
+
     def restart(self, *, wipe: bool = False) -> None:
         """`kill -9` and come back; what was not flushed is applied again."""
         self.worker.crash(wipe=wipe)
@@ -220,13 +252,14 @@ class Driver:
         return [msgspec.json.decode(record.value) for record in self.records(topic) if record.value is not None]
 
     def latest(self, topic: str) -> Mapping[Any, Any]:
-        """The last value of each key of a topic of upserts, both read as JSON."""
+        """The last value of each key of a topic of upserts, both read as JSON; keys that are none as text."""
         found = {r.key: r.value for r in self.records(topic)}
         return {_key(k): msgspec.json.decode(v) for k, v in found.items() if k is not None and v is not None}
 
     def close(self) -> None:
         """Close the stores and delete the temporary directory."""
         run(self.worker.engine.release())
+        self.worker.publishing.close()
         shutil.rmtree(self._root, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -260,7 +293,10 @@ async def in_turn(*coroutines: Coroutine[Any, Any, Any]) -> None:
 
 
 def _key(raw: bytes) -> Any:
-    found = msgspec.json.decode(raw)
+    try:
+        found = msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return raw.decode(errors="replace")
     return tuple(found) if isinstance(found, list) else found
 
 

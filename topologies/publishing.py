@@ -81,9 +81,12 @@ class Publishing:
         # What is flushed from now on is told; what was before is what a publisher's first pass goes over.
         partition.touched = {table: {} for p in self.publications for table in p.tables}
         shelf = Shelf(partition, self.copies)
-        return [
-            Publisher(p, shelf, self.log, self.copies[p.topic.name] if p.settles else None) for p in self.publications
-        ]
+        made: list[Publisher] = []
+        for p in self.publications:
+            read = {topic.name for topic in p.copies}
+            after = [publisher for publisher in made if publisher.publication.topic.name in read]
+            made.append(Publisher(p, shelf, self.log, self.copies[p.topic.name] if p.settles else None, after))
+        return made
 
     async def step(self, budget_s: float) -> int:
         """One step for each publisher that has something to do; returns how many records were written."""

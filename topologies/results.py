@@ -93,7 +93,10 @@ def touched(recent: Iterable[Sequence[Any]], purchases: Iterable[Sequence[Any]])
 
 
 def user_results(shelf: Shelf, user: str, *, topic: str) -> bytes | None:
-    """A user's recommendations; None where nothing that they touched has neighbours."""
+    """A user's recommendations; None where nothing that they touched has neighbours.
+
+    Once they have bought something it is an empty list instead: what was recommended before may be what they bought.
+    """
     recent = [pair for _, states in shelf.cells("recent_by_user", user) for pair in states[0]]
     orders = [order for _, states in shelf.cells("bought_by_user", user) for order in states[0][1]]
     known = touched(recent, orders)
@@ -102,4 +105,4 @@ def user_results(shelf: Shelf, user: str, *, topic: str) -> bytes | None:
     now = max(at for _, _, at in known)
     bought = {product for product, action, _ in known if action == "bought"}
     found = recommend(known, bought, neighbours_from(shelf.copies[topic]), (), RECOMMENDED, now_ms=now)
-    return encode(UserRecommendations(user, now, tuple(found))) if found else None
+    return encode(UserRecommendations(user, now, tuple(found))) if found or bought else None

@@ -1,0 +1,288 @@
+"""Publishing on the driver: it settles at what a computation over everything at once gives, whatever comes between."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from shop import MINUTE, SALES, sell
+
+from streams.intake import EventTime
+from streams.log import TP, LogError
+from streams.topics import Topic
+from tables.aggregates import Sum
+from tables.publishing import Publication, Shelf
+from tables.table import Table
+from topologies.driver import Driver
+from topologies.topology import Topology
+
+SHARES = Topic("shares", key="user-<userId>", partitions=2, cleanup="compact", retention_s=None)
+MIRRORS = Topic("mirrors", key="user-<userId>", partitions=2, cleanup="compact", retention_s=None)
+USERS = range(6)
+CHECKED = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def by_user(sale: Any) -> list[tuple[str, int]]:
+    return [(f"{sale.user_id}", sale.amount)]
+
+
+def record_key(user: str) -> bytes:
+    return f"user-{user}".encode()
+
+
+def own(shelf: Shelf, user: str) -> int:
+    return sum(states[0] for _, states in shelf.cells("sales_by_user", user))
+
+
+def share(shelf: Shelf, user: str) -> bytes | None:
+    """A user's sum, and those of the two users beside it as published."""
+    amount = own(shelf, user)
+    if amount == 1_300:
+        raise ValueError("thirteen")
+    beside = []
+    for other in (int(user) - 1, int(user) + 1):
+        raw = shelf.copies[SHARES.name].get(record_key(f"{other}"))
+        beside.append(0 if raw is None else msgspec.json.decode(raw)["own"])
+    return msgspec.json.encode({"own": amount, "beside": beside})
+
+
+def mirror(shelf: Shelf, user: str) -> bytes | None:
+    """What is published of the user, where anything is."""
+    return shelf.copies[SHARES.name].get(record_key(user))
+
+
+def sharing(*, mirrored: bool = False) -> Topology:
+    topology = Topology("sharing").source(SALES, time=EventTime(MINUTE, MINUTE))
+    topology.add(SALES, Table("sales_by_user", {"amount": Sum()}, by_user, retention_s=7_200))
+    topology.publish(Publication(SHARES, ("sales_by_user",), share, record_key, settles=True))
+    if mirrored:
+        topology.publish(Publication(MIRRORS, ("sales_by_user",), mirror, record_key, copies=(SHARES,)))
+    return topology
+
+
+@pytest.fixture
+def driver() -> Iterator[Driver]:
+    with Driver(sharing()) as driver:
+        yield driver
+
+
+def spend(driver: Driver, user: int, amount: int, at_s: float = 0) -> None:
+    sell(driver, amount, at_s, user=user, partition=user % 2)
+
+
+def published(driver: Driver, topic: Topic = SHARES) -> dict[str, Any]:
+    return {key.removeprefix("user-"): value for key, value in driver.latest(topic.name).items()}
+
+
+def batch(sums: dict[int, int]) -> dict[str, Any]:
+    """What should be published of these sums."""
+    return {str(u): {"own": n, "beside": [sums.get(u - 1, 0), sums.get(u + 1, 0)]} for u, n in sums.items()}
+
+
+def test_results_that_need_each_other_settle_at_those_of_a_batch(driver: Driver) -> None:
+    for user in USERS:
+        spend(driver, user, 10 + user)
+    driver.flush()
+    driver.publish()
+    assert published(driver) == batch({user: 10 + user for user in USERS})
+
+
+def test_only_what_is_flushed_is_published_as_touched_and_others_follow(driver: Driver) -> None:
+    for user in USERS:
+        spend(driver, user, 10)
+    driver.flush()
+    driver.publish()
+    before = len(driver.records(SHARES.name))
+    spend(driver, 2, 5, at_s=70)
+    assert driver.publish() == 0
+    driver.flush()
+    assert driver.publish() == 3  # itself, and its two neighbours
+    assert len(driver.records(SHARES.name)) == before + 3
+    assert published(driver) == batch({user: 15 if user == 2 else 10 for user in USERS})
+
+
+def test_nothing_is_written_twice_for_nothing(driver: Driver) -> None:
+    for user in USERS:
+        spend(driver, user, 10)
+    driver.flush()
+    assert driver.publish() > 0
+    assert driver.publish() == 0
+    for wipe in (False, True):
+        driver.restart(wipe=wipe)
+        assert driver.publish() == 0
+    values: dict[Any, list[Any]] = defaultdict(list)
+    for record in driver.records(SHARES.name):
+        values[record.key].append(record.value)
+    assert all(a != b for said in values.values() for a, b in pairwise(said))
+
+
+@pytest.mark.parametrize("wipe", [False, True])
+def test_what_a_crash_kept_from_being_published_is_found_by_the_pass_after_it(driver: Driver, wipe: bool) -> None:
+    spend(driver, 1, 10)
+    spend(driver, 2, 20)
+    driver.flush()
+    driver.restart(wipe=wipe)
+    assert driver.publish() > 0
+    assert published(driver) == batch({1: 10, 2: 20})
+
+
+def test_what_was_published_of_events_that_a_crash_took_back_is_put_right(driver: Driver) -> None:
+    spend(driver, 1, 10)
+    driver.flush()
+    spend(driver, 1, 5)
+    driver.deliver()
+    driver.publish()
+    assert published(driver)["1"]["own"] in (10, 15)
+    driver.restart()
+    driver.publish()
+    assert published(driver)["1"]["own"] == 10
+    driver.flush()
+    driver.publish()
+    assert published(driver) == batch({1: 15})
+
+
+def test_a_failing_append_loses_nothing(driver: Driver) -> None:
+    for user in USERS:
+        spend(driver, user, 10)
+    driver.flush()
+    for left in (0, 1, 2, 0):
+        driver.log.fail_append_after(left)
+        with pytest.raises(LogError):
+            driver.publish()
+    driver.publish()
+    assert published(driver) == batch(dict.fromkeys(USERS, 10))
+
+
+def test_a_key_that_cannot_be_computed_holds_up_no_other(driver: Driver) -> None:
+    for user in USERS:
+        spend(driver, user, 1_300 if user == 3 else 10)
+    driver.flush()
+    driver.publish()
+    assert published(driver).keys() == {str(user) for user in USERS if user != 3}
+    spend(driver, 3, 1)
+    driver.flush()
+    driver.publish()
+    assert published(driver) == batch({user: 1_301 if user == 3 else 10 for user in USERS})
+
+
+def test_each_key_has_one_writer_and_one_partition(driver: Driver) -> None:
+    for user in USERS:
+        spend(driver, user, 10)
+    driver.flush()
+    driver.publish()
+    for number in range(SHARES.partitions):
+        keys = {record.key for record in driver.log.records(TP(SHARES.name, number))}
+        assert keys == {record_key(f"{user}") for user in USERS if user % 2 == number}
+
+
+def test_two_workers_settle_at_the_same_as_one(driver: Driver) -> None:
+    other = driver.add_worker("w1")
+    driver.worker.assign([0], 1)
+    other.assign([1], 1)
+    for user in USERS:
+        spend(driver, user, 10 + user)
+    for worker in (driver.worker, other):
+        worker.deliver()
+        worker.flush()
+    driver.publish(other)
+    assert published(driver) == batch({user: 10 + user for user in USERS})
+    driver.worker.assign([], 2)
+    other.assign([0, 1], 2)
+    assert driver.publish(other) == 0
+    other.crash()
+
+
+def test_a_stale_record_of_a_zombie_is_put_right(driver: Driver) -> None:
+    spend(driver, 1, 10)
+    driver.flush()
+    driver.publish()
+    stale = driver.log.records(TP(SHARES.name, 1))[-1]
+    spend(driver, 1, 10)
+    driver.flush()
+    driver.publish()
+    driver.feed(SHARES.name, stale.value, stale.key, partition=1)
+    driver.publish()
+    assert published(driver) == batch({1: 20})
+
+
+def test_what_reads_another_publication_follows_it_when_nothing_was_published_at_first() -> None:
+    with Driver(sharing(mirrored=True)) as driver:
+        for user in USERS:
+            spend(driver, user, 10 + user)
+        driver.flush()
+        driver.publish()
+        expected = batch({user: 10 + user for user in USERS})
+        assert published(driver) == published(driver, MIRRORS) == expected
+        spend(driver, 2, 5)
+        driver.flush()
+        driver.publish()
+        found = published(driver, MIRRORS)
+        assert found.keys() == expected.keys()
+        assert found["4"] == expected["4"]
+
+
+Deed = tuple[str, int, int]
+deeds = st.lists(
+    st.one_of(
+        st.tuples(st.just("sell"), st.integers(0, 5), st.integers(1, 12)),
+        st.tuples(st.just("step"), st.integers(0, 1), st.just(0)),
+        st.tuples(st.just("flush"), st.just(0), st.just(0)),
+        st.tuples(st.just("fail"), st.integers(0, 4), st.just(0)),
+        st.tuples(st.just("crash"), st.integers(0, 1), st.just(0)),
+        st.tuples(st.just("compact"), st.just(0), st.just(0)),
+    ),
+    max_size=30,
+)
+
+
+@CHECKED
+@given(deeds, st.randoms(use_true_random=False))
+def test_whatever_happens_it_settles_at_the_batch(given: list[Deed], chance: Random) -> None:
+    sums: dict[int, int] = {}
+    with Driver(sharing()) as driver:
+        for at, (deed, a, b) in enumerate(given):
+            if deed == "sell":
+                spend(driver, a, b, at_s=at * 20)
+                sums[a] = sums.get(a, 0) + b
+            elif deed == "step":
+                step(driver, a)
+            elif deed == "flush":
+                driver.deliver()
+                driver.worker.flush()
+            elif deed == "fail":
+                driver.log.fail_append_after(a)
+                step(driver, 1)
+                driver.log._appends_left = None  # what was not needed must not fail later
+            elif deed == "crash":
+                driver.restart(wipe=bool(a))
+            else:
+                driver.log.compact(SHARES.name)
+        driver.flush()
+        driver.publish(budget_s=chance.choice([0.0, 1.0]))
+        assert published(driver) == batch(sums)
+
+
+def step(driver: Driver, budget_s: float) -> None:
+    try:
+        driver.worker.publish(budget_s)
+    except LogError:
+        pass
+
+
+def test_what_retention_has_dropped_is_published_no_longer(driver: Driver) -> None:
+    for user in USERS:
+        spend(driver, user, 10, at_s=0)
+    driver.flush()
+    driver.publish()
+    for at_s in (36_000, 36_001):  # what is durable is past the old slices: they go with the flush after that
+        for user in (0, 1, 2):
+            spend(driver, user, 1, at_s=at_s)
+        driver.flush()
+    driver.publish()
+    assert published(driver) == batch({0: 2, 1: 2, 2: 2})
+    assert len(driver.readings("sales_by_user")) == 3
