@@ -1,0 +1,110 @@
+"""The recommendations topology over the log of behaviour's: counts and neighbours are those of a batch computation."""
+
+from collections.abc import Iterator
+from math import sqrt
+
+import pytest
+from behaving import behaviour, booked, counted, done, recommendations, simulated, troubled
+
+from streams.log import TP, Entry
+from streams.memory_log import MemoryLog
+from streams.simulator.behaviour_ledger import Together
+from topologies.driver import Driver
+
+TABLES = ("interest_by_product", "interest_by_search", "recent_by_user", "bought_by_user", "baskets_by_product")
+
+
+@pytest.fixture(scope="module")
+def shop_log() -> Iterator[MemoryLog]:
+    """The shop's log, with the sessions that behaviour has found in it; only to be copied."""
+    with done(behaviour(), simulated()) as driver:
+        yield driver.log
+
+
+@pytest.fixture
+def log(shop_log: MemoryLog) -> MemoryLog:
+    """A copy of one's own."""
+    own = MemoryLog()
+    for topic, partitions in shop_log.topics().items():
+        for number in partitions:
+            for record in shop_log.records(TP(topic, number)):
+                own.put(TP(topic, number), Entry(record.key, record.value, record.headers), record.timestamp)
+    return own
+
+
+def same(found: Together, expected: Together) -> None:
+    assert found.products == expected.products
+    assert found.pairs == expected.pairs
+
+
+def test_pair_counts_are_those_of_a_batch_computation(log: MemoryLog) -> None:
+    ledger = booked(simulated())
+    with done(recommendations(), [], log) as driver:
+        same(counted(driver, "seen"), ledger.seen())
+        same(counted(driver, "bought"), ledger.bought())
+        assert len(ledger.seen().pairs) > 200
+        assert len(ledger.bought().pairs) > 10
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_pair_counts_survive_crashes_torn_flushes_and_moves(workers: int, log: MemoryLog) -> None:
+    ledger = booked(simulated())
+    with Driver(recommendations(), log=log) as driver:
+        troubled(driver, [], seed=workers, workers=workers)
+        same(counted(driver, "seen"), ledger.seen())
+        same(counted(driver, "bought"), ledger.bought())
+
+
+def test_pair_counts_survive_trouble_in_both_groups_at_once() -> None:
+    stream = simulated()[:1_500]
+    ledger = booked(stream)
+    with Driver(behaviour()) as first, Driver(recommendations(), log=first.log) as second:
+        for start in range(0, len(stream), 250):
+            troubled(first, stream[start : start + 250], seed=start, pieces=5)
+            troubled(second, [], seed=start + 1)
+        same(counted(second, "seen"), ledger.seen())
+        same(counted(second, "bought"), ledger.bought())
+
+
+def test_published_neighbours_are_those_of_a_batch_computation(log: MemoryLog) -> None:
+    seen, bought = booked(simulated()).seen(), booked(simulated()).bought()
+    with done(recommendations(), [], log) as driver:
+        driver.publish()
+        published = {row["productId"]: row for row in driver.latest("product-recommendations").values()}
+    assert published.keys() == seen.products.keys() | bought.products.keys()
+    for product, row in published.items():
+        for kind, together in (("seen", seen), ("bought", bought)):
+            rows = [(one["productId"], one["score"], one["together"]) for one in row[kind]["neighbours"]]
+            assert rows == cosines(together, product)[:50]
+
+
+def cosines(together: Together, product: str) -> list[tuple[str, float, int]]:
+    """All neighbours of a product, nearest first."""
+    n = together.products
+    pairs = {(a if b == product else b): c for (a, b), c in together.pairs.items() if product in (a, b)}
+    scored = [(other, count / sqrt(n[product] * n[other]), count) for other, count in pairs.items()]
+    return sorted(scored, key=lambda one: (-one[1], one[0]))
+
+
+def test_a_replay_of_every_table_equals_the_live_run(log: MemoryLog) -> None:
+    with Driver(recommendations(), log=log) as live, done(behaviour(), simulated()) as first:
+        troubled(live, [], seed=4, workers=2)
+        with done(recommendations(), [], first.log) as replay:
+            for name in TABLES:
+                assert live.digest(name) == replay.digest(name)
+            same(counted(live, "seen"), counted(replay, "seen"))
+
+
+def test_user_recommendations_name_no_bought_product_and_give_reasons(log: MemoryLog) -> None:
+    with done(recommendations(), [], log) as driver:
+        driver.publish()
+        rows = driver.latest("user-recommendations").values()
+        bought = {key: row for (_, key), row in driver.rows("bought_by_user").items()}
+    assert len(rows) > 30
+    for row in rows:
+        had = {product for order in bought.get(row["userId"], {"orders": {"moments": []}})["orders"]["moments"]
+               for product in order[3:]}  # fmt: skip
+        assert row["recommendations"]
+        for one in row["recommendations"]:
+            assert one["productId"] not in had
+            assert one["reason"].startswith(f"{one['action']} {one['because']}, often ")
