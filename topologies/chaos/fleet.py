@@ -23,9 +23,9 @@ READY_S = 90.0
 POLL_S = 0.05
 
 
-def millrace_worker(slot: int, port: int) -> Sequence[str]:
+def millrace_worker(slot: int, port: int, topology: str = "analytics") -> Sequence[str]:
     """The arguments of a slot's worker, with a name, so that it is back soon."""
-    return ["worker", "analytics", "--name", f"w{slot}", "--port", str(port), "-l", "warning"]
+    return ["worker", topology, "--name", f"w{slot}", "--port", str(port), "-l", "warning"]
 
 
 @dataclass
@@ -45,6 +45,7 @@ class Fleet:
     ports: dict[int, int] = field(default_factory=dict)
     program: Sequence[str] = MILLRACE
     worker: Callable[[int, int], Sequence[str]] = millrace_worker
+    topology: str = "analytics"
     spared: frozenset[int] = frozenset()
 
     def start(self, slot: int, *, fault: str = "", file_limit: int | None = None) -> None:

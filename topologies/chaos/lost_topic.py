@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from streams.errors import MillraceError
 from streams.topics import missing_topics
 from topologies.chaos.fleet import Fleet
-from topologies.sales import sales_topology
+from topologies.loading import load_topology
 
 # A flush under way has waited for the topic for some seconds before it looks whether it is still there.
 NOTICED_WITHIN_S = 90.0
@@ -20,7 +20,7 @@ REFUSES_WITHIN_S = 60.0
 
 def delete_changelog(fleet: Fleet, rng: random.Random) -> None:
     """Delete a changelog under running workers, or while they are away; then start them again, at last from nothing."""
-    group = sales_topology(fleet.settings).group
+    group = load_topology(fleet.topology, fleet.settings).group
     topic = group.changelog(rng.choice(group.tables)).name
     if rng.random() < 0.5:
         _delete(fleet, topic)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,15 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from streams.broker import Broker
 from streams.errors import MillraceError
-from streams.simulator.ledger import Ledger
-from streams.simulator.run import Plan, plan_run
-from streams.simulator.settings import ShopSettings
-from streams.topics import ORDER_EVENTS, ensure_topics
-from topologies.chaos.compare import compare_all, own_topic_of
+from streams.topics import ensure_topics
 from topologies.chaos.faults import FAULTS, LAST, RARE
-from topologies.chaos.fleet import Fleet
+from topologies.chaos.fleet import Fleet, millrace_worker
+from topologies.chaos.subject import LOOKED_S, SALES, SOON, Book, Subject
 from topologies.chaos.watch import Watch, watching
 from topologies.demo.client import Client
 from topologies.demo.processes import Children
 from topologies.demo.run import Demo
-from topologies.sales import GROUP, sales_topology
+from topologies.names import claim_port
 from topologies.settings import Settings
 
 BETWEEN_S = (0.3, 1.5)
@@ -91,8 +89,9 @@ def run_once(
     *,
     rate: float,
     report: Callable[[str], None] = lambda _: None,
+    subject: Subject = SALES,
 ) -> Outcome:
-    """Run the sales topology under these faults. `settings` have a prefix and a state directory of the run's own.
+    """Run the subject under these faults. `settings` have a prefix and a state directory of the run's own.
 
     Faults that did not count come again at the end, until as many have counted as were asked for.
     """
@@ -101,22 +100,21 @@ def run_once(
     rng = random.Random(seed)
     with ExitStack() as stack:
         children = stack.enter_context(Children(directory / "logs", environment_of(settings)))
-        ledger = Ledger(settings.partitions, currency=settings.currency)
         client = Client(f"http://127.0.0.1:{settings.views_port}", settings.read_token)
-        demo = Demo(settings, children, client, _plan(seed, rate), ledger)
+        demo = Demo(settings, children, client, subject.plan(seed, rate))
+        book = subject.open_book(demo)
         stack.callback(demo.end)
         try:
-            fleet = start_fleet(settings, children, broker, demo)
-            orders = own_topic_of(settings)[0].name
-            watch = stack.enter_context(watching(settings, fleet.group, orders))
+            fleet = start_fleet(settings, children, broker, demo, subject)
+            watch = stack.enter_context(watching(settings, fleet.group, settings.prefix + subject.watched))
             striking = Striking(fleet, demo, watch, rng, outcome, report)
             demo.simulate()
             striking.all([name for name in faults if name not in LAST])
-            _settle_and_compare(striking, ledger, client)
+            _settle_and_compare(striking, subject, book, client)
             outcome.events = demo.sent.events
             if last := [name for name in faults if name in LAST]:
                 # After what nobody goes on after, nothing is compared: the ledger hears no more.
-                demo.ledger, demo.plan = None, _plan(seed + 1_000_000, rate)
+                demo.ledger, demo.behaviour, demo.plan = None, None, subject.plan(seed + 1_000_000, rate)
                 demo.simulate()
                 striking.last(last)
                 outcome.refused = True
@@ -124,11 +122,6 @@ def run_once(
             outcome.mismatches.append(str(error))
     outcome.seconds = round(time.monotonic() - began, 1)
     return outcome
-
-
-def _plan(seed: int, rate: float) -> Plan:
-    shop = ShopSettings(seed=seed, topics=(ORDER_EVENTS.name,), duplicates=0.01, late_sessions=0.01)
-    return plan_run(shop, now_ms=time.time_ns() // 1_000_000, rate=rate, speed=20.0)
 
 
 @dataclass
@@ -182,21 +175,22 @@ class Striking:
         return found
 
 
-def _settle_and_compare(striking: Striking, ledger: Ledger, client: Client) -> None:
+def _settle_and_compare(striking: Striking, subject: Subject, book: Book, client: Client) -> None:
     demo, outcome = striking.demo, striking.outcome
     began = time.monotonic()
     demo.stop.set()
     demo.wait(lambda: not demo.simulating, SETTLE_S, "the simulator has not ended")
-    demo.wait(demo.caught_up, SETTLE_S, "the views have not caught up")
-    # What the views show is flushed, but finals come from a second stage, which may lag behind.
-    topics = [source.topic.name for source in sales_topology(demo.settings).group.sources]
-    demo.wait(lambda: striking.watch.all_applied(topics), SETTLE_S, "the second stage has not caught up")
+    demo.wait(lambda: subject.applied(demo.settings), SETTLE_S, "the workers have not caught up")
+    time.sleep(LOOKED_S)  # the views' next look is later than that
+    demo.wait(lambda: subject.shown(demo), SETTLE_S, "the views have not caught up")
     caught_up = time.monotonic()
-    for name, comparison in compare_all(demo.settings, ledger, client).items():
+    compared = subject.compare(demo.settings, book, client)
+    for name, comparison in compared.items():
         outcome.cells += comparison.cells
         outcome.mismatches += [f"{name}: {mismatch}" for mismatch in comparison.mismatches]
     took = time.monotonic() - caught_up
-    striking.report(f"settled in {caught_up - began:.1f} s, compared in {took:.1f} s")
+    cells = ", ".join(f"{comparison.cells:,} of {name}" for name, comparison in compared.items())
+    striking.report(f"settled in {caught_up - began:.1f} s, compared in {took:.1f} s: {cells}")
     demo.stop.clear()
 
 
@@ -208,18 +202,25 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "MILLRACE_STATE": str(settings.state_dir),
         "MILLRACE_PREFIX": settings.prefix,
         "MILLRACE_SESSION_S": str(settings.session_s),
+        **{f"MILLRACE_{name.upper()}": str(getattr(settings, name)) for name in SOON},
     }
 
 
-def start_fleet(settings: Settings, children: Children, broker: Broker | None, demo: Demo) -> Fleet:
+def start_fleet(
+    settings: Settings, children: Children, broker: Broker | None, demo: Demo, subject: Subject = SALES
+) -> Fleet:
     """Two workers that own everything, and a view server that answers."""
-    topology = sales_topology(settings)
+    topology = subject.make(settings)
     ensure_topics(settings.cluster, topology.topics())
     shrink_segments(settings, [topology.group.changelog(table).name for table in topology.group.tables])
-    fleet = Fleet(settings, children, settings.prefix + GROUP, broker)
+    worker = partial(millrace_worker, topology=subject.name)
+    fleet = Fleet(settings, children, topology.name, broker, worker=worker, topology=subject.name)
     for slot in (0, 1):
         fleet.start(slot)
-    children.start("views", ["views", "--topology", "analytics", "--port", str(settings.views_port)])
+    children.start("views", ["views", "--topology", subject.name, "--port", str(settings.views_port)])
+    for name in subject.beside:
+        port = claim_port(settings.state_dir, settings.worker_port)
+        children.start(name, ["worker", name, "--name", "w0", "--port", str(port), "-l", "warning"])
     demo.wait(demo.views_answer, 60.0, "the view server does not answer")
     fleet.wait_ready()
     return fleet

@@ -23,6 +23,7 @@ from streams.errors import MillraceError
 from topologies.chaos.faults import FAULTS
 from topologies.chaos.run import Outcome, delete_topics, run_once, schedule
 from topologies.chaos.soak import soak as run_soak
+from topologies.chaos.subject import BEHAVIOUR, SALES, SUBJECTS, subject_named
 from topologies.cli.broker import bring_up
 from topologies.cli.chaos_beside import RATE as RATE_BESIDE
 from topologies.cli.chaos_beside import beside
@@ -32,7 +33,6 @@ from topologies.settings import Settings, find_cluster, home_directory
 
 SHOWN = 10
 INTERRUPTED = 130
-RATE = 2500.0
 # Three days of event time in twenty minutes.
 SOAK_SPEED = 216.0
 SESSION_S = 4.0
@@ -51,12 +51,16 @@ Only = Annotated[str | None, typer.Option("--only", help=f"Choose among these al
 Nodes = Annotated[int, typer.Option("--nodes", help="Of the embedded broker: 1 or 3.")]
 Rate = Annotated[
     float | None,
-    typer.Option("--rate", help=f"Events per second; else {RATE:,.0f}, beside Faust {RATE_BESIDE:,.0f}."),
+    typer.Option(
+        "--rate",
+        help=f"Events per second; else {SALES.rate:,.0f} or {BEHAVIOUR.rate:,.0f}, beside Faust {RATE_BESIDE:,.0f}.",
+    ),
 ]
 Soak = Annotated[
     float | None,
     typer.Option("--soak", help="Minutes of one long run instead: are memory, disk and open files flat?"),
 ]
+TopologyName = Annotated[str, typer.Option("--topology", help=f"Which one: {', '.join(SUBJECTS)}.")]
 Beside = Annotated[
     bool, typer.Option("--beside-faust", help="Do the same to plain Faust, and show side by side what each counts.")
 ]
@@ -85,6 +89,7 @@ def chaos(
     nodes: Nodes = 1,
     rate: Rate = None,
     soak: Soak = None,
+    topology: TopologyName = "analytics",
     beside_faust: Beside = False,
     bootstrap: Bootstrap = None,
     home: Home = None,
@@ -112,7 +117,7 @@ def chaos(
                 place.broker,
                 place.directory / "soak",
                 minutes=soak,
-                rate=rate or RATE,
+                rate=rate or SALES.rate,
                 speed=SOAK_SPEED,
                 seed=seed,
                 report=partial(_report, console),
@@ -121,11 +126,12 @@ def chaos(
         _print_soak(console, figures)
         _end({**figures, "bootstrap": place.cluster.bootstrap}, figures["exact"])
         return
+    subject = subject_named(topology)
     outcomes: list[Outcome] = []
     names = _chosen(only, embedded=not (bootstrap or os.environ.get("MILLRACE_BOOTSTRAP")))
     with ended_by_signals(INTERRUPTED), _place(home, nodes, bootstrap) as place:
         for number in range(seed, seed + runs):
-            settings = _settings(place, number)
+            settings = _settings(place, number, **subject.settings)
             planned = schedule(number, faults, names)
             console.print(f"run {number}: {', '.join(planned)}")
             outcome = run_once(
@@ -134,8 +140,9 @@ def chaos(
                 place.directory / str(number),
                 number,
                 planned,
-                rate=rate or RATE,
+                rate=rate or subject.rate,
                 report=partial(_report, console),
+                subject=subject,
             )
             outcomes.append(outcome)
             _print(console, outcome)
@@ -229,7 +236,7 @@ def _place(home: Path | None, nodes: int, bootstrap: str | None) -> Iterator[Pla
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _settings(place: Place, number: int) -> Settings:
+def _settings(place: Place, number: int, **more: Any) -> Settings:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -242,4 +249,5 @@ def _settings(place: Place, number: int) -> Settings:
         # Claimed among the workers of one state directory; far from those of other runs on this machine.
         worker_port=10_000 + secrets.randbelow(10_000),
         session_s=SESSION_S,
+        **more,
     )

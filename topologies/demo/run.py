@@ -12,8 +12,9 @@ from typing import Any
 from streams.cluster import Cluster
 from streams.errors import MillraceError
 from streams.producers import Producer
+from streams.simulator.behaviour_ledger import BehaviourLedger
 from streams.simulator.ledger import Ledger
-from streams.simulator.run import Plan, Sent, run
+from streams.simulator.run import Books, Plan, Sent, run
 from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS, USER_ACTIVITY, ensure_topics
 from topologies.demo.client import Client
 from topologies.demo.processes import Child, Children
@@ -49,6 +50,7 @@ class Demo:
     client: Client
     plan: Plan
     ledger: Ledger | None = None
+    behaviour: BehaviourLedger | None = None
     sent: Sent = field(default_factory=Sent)
     failure: BaseException | None = None
     stop: threading.Event = field(default_factory=threading.Event)
@@ -110,9 +112,10 @@ class Demo:
         self._thread.start()
 
     def _simulate(self) -> None:
+        books = Books(*(book for book in (self.ledger, self.behaviour) if book is not None))
         try:
             with PrefixedProducer(self.settings.cluster, self.settings.prefix) as producer:
-                self.sent = run(self.plan, producer, ledger=self.ledger, stop=self.stop, report=self._report)
+                self.sent = run(self.plan, producer, ledger=books, stop=self.stop, report=self._report)
         except BaseException as error:
             self.failure = error
 
