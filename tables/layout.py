@@ -90,6 +90,20 @@ def refusal(table: str, group: str, now: Layout, layout: Layout | None) -> State
     what = "; ".join(_changes(layout, now)) if layout is not None else "the former ones were not written down"
     return StateUnfit(
         f"table {table} was written with other aggregates ({what}); in place only new ones can be added, at the end: "
+        f"{_ways_out(group)}"
+    )
+
+
+def sliced_otherwise(table: str, group: str, now_ms: int, written_ms: int) -> StateUnfit:
+    """The error for a table whose state was written in slices of another length, and the ways out."""
+    return StateUnfit(
+        f"table {table} was written in slices of {written_ms / 1000:g} s, this program has {now_ms / 1000:g} s: set it "
+        f"back, or {_ways_out(group)}"
+    )
+
+
+def _ways_out(group: str) -> str:
+    return (
         f"give the table another name (it begins now), or replay the group from earliest (stop it, delete its topics "
         f"{group}-*, its local state and its committed offsets, and start it again)"
     )

@@ -30,7 +30,7 @@ class Progress(msgspec.Struct, frozen=True, rename="camel"):
     knows of its own sources; `poison_run` how many events in a row, up to the position, no fold could take, and
     `poison_from` the first of them: a worker that stopped for it goes on counting when it is started again;
     `changelogs` each table's changelog's topic id, where the cluster has ids: offsets of one that was deleted and made
-    anew mean nothing.
+    anew mean nothing; `slices_ms` how long each table's slices are.
     """
 
     topic: str
@@ -50,6 +50,7 @@ class Progress(msgspec.Struct, frozen=True, rename="camel"):
     poison_run: int = 0
     poison_from: int = -1
     changelogs: dict[str, str] = {}
+    slices_ms: dict[str, int] = {}
 
     @property
     def order(self) -> tuple[int, int]:

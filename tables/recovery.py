@@ -38,7 +38,7 @@ from tables import put_aside
 from tables.accumulators import OFFSET_SLICE, STAMP_SLICE, encode_key
 from tables.cache import Cache
 from tables.flush import flush
-from tables.layout import Fit, StateUnfit, fit, kept, refusal
+from tables.layout import Fit, StateUnfit, fit, kept, refusal, sliced_otherwise
 from tables.lost import ChangelogLost
 from tables.partition import Feed, Partition
 from tables.points import reached
@@ -214,6 +214,9 @@ def _check_fit(group: Group, source: Source, progress: Progress, topic_ids: Mapp
             raise ChangelogLost(changelog)
         if table.name not in progress.schemas:
             continue
+        width = source.slice_ms(table)
+        if progress.slices_ms.get(table.name, width) != width:
+            raise sliced_otherwise(table.name, group.name, width, progress.slices_ms[table.name])
         now = table.row.layout
         written = kept(now, progress.schemas[table.name], progress.layouts.get(table.name))
         if written is None or fit(now, written) in (Fit.OLDER, Fit.OTHER):

@@ -364,3 +364,16 @@ def test_a_field_with_a_default_is_added_to_an_event_in_place() -> None:
         assert amounts(driver, "shop main") == {0: 6}
         assert amounts(driver, "shop harbour") == {0: 7}
         assert run(driver.log.end_offsets([TP("sales.dead-letters", 0)])) == {TP("sales.dead-letters", 0): 0}
+
+
+@pytest.mark.parametrize("wipe", [False, True], ids=["state kept", "state lost"])
+def test_slices_of_another_length_are_refused_naming_both(wipe: bool) -> None:
+    with Driver(topology()) as driver:
+        sell(driver, 5, 1, user=1)
+        driver.flush()
+        wider = topology()
+        source = wider.sources[SALES.name]
+        tables = tuple(replace(table, slice_s=600) for table in source.tables)
+        wider.sources[SALES.name] = replace(source, tables=tables)
+        with pytest.raises(StateUnfit, match=r"slices of 60 s, this program has 600 s: set it back"):
+            become(driver, wider, wipe=wipe)
