@@ -151,6 +151,7 @@ def _progress(partition: Partition, feed: Feed) -> Progress:
         poison_run=feed.poison_run,
         poison_from=feed.poison_from,
         layouts={cache.table.name: cache.table.row.layout for cache in feed.caches},
+        slices_ms={cache.table.name: cache.slice_ms for cache in feed.caches},
         changelogs=_changelog_ids(partition, feed),
     )
 
