@@ -9,7 +9,7 @@ import urllib.request
 from dataclasses import dataclass, field
 
 from streams.errors import MillraceError
-from topologies.demo.run import Demo
+from topologies.demo.run import Demo, Seat
 
 READY_S = 60.0
 POLL_S = 0.02
@@ -49,35 +49,35 @@ class Kills:
         rng = random.Random(self.seed)
         try:
             while self.done < self.count and not self.demo.stop.wait(rng.uniform(*BETWEEN_S)):
-                number = rng.randrange(len(self.demo.workers))
+                seat = rng.choice(self.demo.seats)
                 wipe = self.done + 1 == WIPE_AT
-                self._kill(range(len(self.demo.workers)) if wipe else [number], wipe=wipe)
+                self._kill(self.demo.seats if wipe else [seat], wipe=wipe)
                 self.done += 1
         except BaseException as error:
             self.failure = error
 
-    def _kill(self, numbers: range | list[int], *, wipe: bool) -> None:
-        for number in numbers:
-            child = self.demo.workers[number]
+    def _kill(self, seats: list[Seat], *, wipe: bool) -> None:
+        for child in [seat.child for seat in seats if seat.child is not None]:
             self.demo.children.running.remove(child)  # from here on its end is no failure
             child.process.kill()
             child.process.wait()
         if wipe:
-            for store in (self.demo.settings.state_dir / self.demo.group).glob("[0-9]*"):
-                shutil.rmtree(store)
+            for group in {seat.group for seat in seats}:
+                for store in (self.demo.settings.state_dir / group).glob("[0-9]*"):
+                    shutil.rmtree(store)
         started = time.monotonic()
-        for number in numbers:
-            self.demo.start_worker(number)
-        for number in numbers:
-            self._await_ready(number)
+        for seat in seats:
+            self.demo.start_worker(seat)
+        for seat in seats:
+            self._await_ready(seat)
         self.ready_s.append(round(time.monotonic() - started, 2))
 
-    def _await_ready(self, number: int) -> None:
+    def _await_ready(self, seat: Seat) -> None:
         deadline = time.monotonic() + READY_S
-        url = f"http://127.0.0.1:{self.demo.ports[number]}/readyz"
+        url = f"http://127.0.0.1:{seat.port}/readyz"
         while not _answers(url):
             if time.monotonic() > deadline:
-                raise MillraceError(f"worker-{number} is not ready {READY_S:g} s after it was killed")
+                raise MillraceError(f"{seat.topology} {seat.name} is not ready {READY_S:g} s after it was killed")
             time.sleep(POLL_S)
 
 

@@ -3,9 +3,9 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS, USER_ACTIVITY, e
 from topologies.demo.client import Client
 from topologies.demo.processes import Child, Children
 from topologies.demo.verify import Comparison, compare
+from topologies.loading import load_topology
 from topologies.names import claim_port
-from topologies.sales import GROUP, own_topic, sales_topology
+from topologies.sales import own_topic
 from topologies.settings import Settings
 
 READY_S = 60.0
@@ -41,9 +42,31 @@ class PrefixedProducer(Producer):
         super().produce(self._prefix + topic, *rest, **options)
 
 
+SALES = "analytics"
+
+
+@dataclass
+class Seat:
+    """A worker's place: the topology that it runs, its name and port, and the process that has it now."""
+
+    topology: str
+    group: str
+    name: str
+    port: int
+    child: Child | None = None
+
+    def __str__(self) -> str:
+        pid = "not running" if self.child is None else f"pid {self.child.process.pid}"
+        return f"{self.topology} {self.name}: {pid}, port {self.port}"
+
+
 @dataclass
 class Demo:
-    """What runs, and how far the simulator has come."""
+    """What runs, and how far the simulator has come.
+
+    `history` is sent flat out before `plan`, which then begins at the time that it is: so that something is there to
+    look at that takes an hour to happen.
+    """
 
     settings: Settings
     children: Children
@@ -54,49 +77,52 @@ class Demo:
     sent: Sent = field(default_factory=Sent)
     failure: BaseException | None = None
     stop: threading.Event = field(default_factory=threading.Event)
-    workers: list[Child] = field(default_factory=list)
-    ports: list[int] = field(default_factory=list)
+    history: Plan | None = None
+    seats: list[Seat] = field(default_factory=list)
     _thread: threading.Thread | None = None
 
-    def start(self, workers: int) -> None:
-        """Create topics, start workers and views, and wait until the views answer."""
+    def start(self, workers: Mapping[str, int]) -> None:
+        """Create topics, start so many workers of each topology and views, and wait until the views answer."""
         settings = self.settings
-        simulated = (ORDER_EVENTS, USER_ACTIVITY, PAYMENT_NOTIFICATIONS)
-        topology = sales_topology(settings)
-        names = {topic.name: topic for topic in topology.topics()}
-        for topic in simulated:
-            own = own_topic(topic, settings)
-            names.setdefault(own.name, own)
-        ensure_topics(settings.cluster, names.values())
-        self.ports = [claim_port(settings.state_dir, settings.worker_port) for _ in range(workers)]
-        for number in range(workers):
-            self.start_worker(number)
-        self.children.start("views", ["views", "--topology", "analytics", "--port", str(settings.views_port)])
+        topologies = {name: load_topology(name, settings) for name in workers}
+        simulated = [own_topic(topic, settings) for topic in (ORDER_EVENTS, USER_ACTIVITY, PAYMENT_NOTIFICATIONS)]
+        topics = [topic for topology in topologies.values() for topic in topology.topics()]
+        ensure_topics(settings.cluster, {topic.name: topic for topic in [*simulated, *topics]}.values())
+        self.seats = [
+            Seat(name, topologies[name].name, f"w{n}", claim_port(settings.state_dir, settings.worker_port))
+            for name, count in workers.items()
+            for n in range(count)
+        ]
+        for seat in self.seats:
+            self.start_worker(seat)
+        chosen = [option for name in workers for option in ("--topology", name)]
+        self.children.start("views", ["views", *chosen, "--port", str(settings.views_port)])
         self.wait(self.views_answer, READY_S, "the view server does not answer")
 
     @property
-    def group(self) -> str:
-        """The workers' consumer group."""
-        return self.settings.prefix + GROUP
+    def ports(self) -> list[int]:
+        """The workers' ports."""
+        return [seat.port for seat in self.seats]
 
-    def start_worker(self, number: int) -> None:
-        """Start worker `number`, or start it again."""
-        name, port = f"w{number}", str(self.ports[number])
-        child = self.children.start(f"worker-{number}", ["worker", "analytics", "--name", name, "--port", port])
-        self.workers[number : number + 1] = [child]
+    def start_worker(self, seat: Seat) -> None:
+        """Start a worker, or start it again."""
+        options = ["--name", seat.name, "--port", str(seat.port)]
+        seat.child = self.children.start(f"{seat.topology}-{seat.name}", ["worker", seat.topology, *options])
 
     def revive(self) -> list[str]:
         """Start workers again that somebody killed with SIGKILL; returns their names.
 
         Raises MillraceError for a child that ended in any other way.
         """
-        running = self.children.running
-        found = [n for n, c in enumerate(self.workers) if c in running and c.process.poll() == -signal.SIGKILL]
-        for number in found:
-            running.remove(self.workers[number])
-            self.start_worker(number)
+        running, told = self.children.running, []
+        for seat in self.seats:
+            child = seat.child
+            if child is not None and child in running and child.process.poll() == -signal.SIGKILL:
+                running.remove(child)
+                self.start_worker(seat)
+                told.append(f"{seat.topology} {seat.name}")
         self.children.check()
-        return [f"w{number}" for number in found]
+        return told
 
     def views_answer(self) -> bool:
         """Whether the view server is there."""
@@ -115,7 +141,12 @@ class Demo:
         books = Books(*(book for book in (self.ledger, self.behaviour) if book is not None))
         try:
             with PrefixedProducer(self.settings.cluster, self.settings.prefix) as producer:
-                self.sent = run(self.plan, producer, ledger=books, stop=self.stop, report=self._report)
+                plan = self.plan
+                if self.history is not None:
+                    run(self.history, producer, stop=self.stop, report=self._report)
+                    plan = replace(plan, shop=replace(plan.shop, start_ms=time.time_ns() // 1_000_000))
+                self.history = None
+                self.sent = run(plan, producer, ledger=books, stop=self.stop, report=self._report)
         except BaseException as error:
             self.failure = error
 
@@ -165,8 +196,21 @@ class Demo:
 
 
 @contextmanager
-def demo(settings: Settings, plan: Plan, directory: Path, ledger: Ledger | None, workers: int) -> Iterator[Demo]:
-    """Start everything but the simulator; at the end of the context nothing of it runs any more."""
+def demo(
+    settings: Settings,
+    plan: Plan,
+    directory: Path,
+    ledger: Ledger | None,
+    workers: int,
+    *,
+    behaviour: BehaviourLedger | None = None,
+    beside: Sequence[str] = (),
+    history: Plan | None = None,
+) -> Iterator[Demo]:
+    """Start everything but the simulator; at the end of the context nothing of it runs any more.
+
+    `workers` are of the sales topology; of those `beside` it one each is started.
+    """
     environment = {
         "MILLRACE_BOOTSTRAP": settings.cluster.bootstrap,
         "MILLRACE_HOME": str(settings.home),
@@ -176,7 +220,7 @@ def demo(settings: Settings, plan: Plan, directory: Path, ledger: Ledger | None,
     with ExitStack() as stack:
         children = stack.enter_context(Children(directory / "logs", environment))
         client = Client(f"http://127.0.0.1:{settings.views_port}", settings.read_token)
-        running = Demo(settings, children, client, plan, ledger)
+        running = Demo(settings, children, client, plan, ledger, behaviour, history=history)
         stack.callback(running.end)
-        running.start(workers)
+        running.start({SALES: workers, **dict.fromkeys(beside, 1)})
         yield running

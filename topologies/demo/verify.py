@@ -38,6 +38,15 @@ class Known(Protocol):
         ...
 
 
+def together(parts: Mapping[str, Comparison]) -> Comparison:
+    """All of them as one; mismatches say which."""
+    return Comparison(
+        sum(part.cells for part in parts.values()),
+        sum(part.values for part in parts.values()),
+        [f"{name}: {mismatch}" for name, part in parts.items() for mismatch in part.mismatches],
+    )
+
+
 def compare(ledger: Known, rows_of: Rows) -> Comparison:
     """Compare every cell of every table; `rows_of(table, slice start)` asks the views."""
     found = Comparison()
