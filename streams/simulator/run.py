@@ -55,12 +55,16 @@ class Books:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is sent and how fast: `events` None goes on until stopped, `rate` 0 (events/s) is flat out."""
+    """What is sent and how fast: `events` None goes on until stopped, `rate` 0 (events/s) is flat out.
+
+    Nothing is sent that would be after `until_ms` of event time, if that is given.
+    """
 
     shop: ShopSettings
     events: int | None = None
     rate: float = 0.0
     speed: float = 1.0
+    until_ms: int | None = None
 
     @property
     def slice_ms(self) -> int:
@@ -142,7 +146,7 @@ def run(
     for end, events in slices(plan.shop, plan.slice_ms):
         if plan.rate:
             stop.wait(began + (end - plan.shop.start_ms) / 1000 / plan.speed - time.monotonic())
-        if stop.is_set():
+        if stop.is_set() or (plan.until_ms is not None and end > plan.until_ms):
             break
         if plan.events is not None:
             events = list(islice(events, plan.events - sent.events))

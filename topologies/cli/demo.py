@@ -126,9 +126,9 @@ def _history(settings: Settings, plan: Plan) -> Plan | None:
     """The shop's last hours, thinly, for a cluster that has seen none: after others, event time would go back."""
     if not missing_topics(settings.cluster, [own_topic(USER_ACTIVITY, settings).name]):
         return None
-    start_ms = time.time_ns() // 1_000_000 - 1000 * HISTORY_S
-    shop = replace(plan.shop, start_ms=start_ms, events_per_s=HISTORY_EVENTS_PER_S)
-    return Plan(shop, HISTORY_S * HISTORY_EVENTS_PER_S)
+    now_ms = time.time_ns() // 1_000_000
+    shop = replace(plan.shop, start_ms=now_ms - 1000 * HISTORY_S, events_per_s=HISTORY_EVENTS_PER_S)
+    return Plan(shop, until_ms=now_ms)
 
 
 def _follow(running: Demo, console: Console, *, verify: bool, kills: Kills) -> None:
