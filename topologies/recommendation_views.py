@@ -9,6 +9,7 @@ import msgspec
 
 from agents.personal import Touched, favourite, recommend
 from agents.trending import Trend, Trends
+from streams.events import Neighbourhood
 from tables.windows import Window
 from topologies.results import neighbours_from, touched
 from topologies.views import NotFound, Parameters, Problem, Reader
@@ -109,6 +110,8 @@ def trending(reader: Reader, given: Given) -> Answer:
 def of_product(reader: Reader, given: Given, *, topic: str) -> Answer:
     """`GET /api/recommendations/products/{id}?by=seen|bought&n=`: what is seen or bought with a product.
 
+    A row's `share` is that of the product's baskets that hold the other one too, newer baskets counting more; a share
+    may be low by `sharesLowBy`.
     404 for a product that was in no basket yet.
     """
     parameters = Parameters.of(given, ("id", "by", "n"))
@@ -118,15 +121,22 @@ def of_product(reader: Reader, given: Given, *, topic: str) -> Answer:
     if found is None:
         raise NotFound(f"product {given['id']!r} was in no session that is over and in no order yet")
     kind = found.seen if by == "seen" else found.bought
-    rows = [msgspec.to_builtins(one) for one in kind.neighbours[:n]]
     return {
         "productId": given["id"],
         "by": by,
         "baskets": kind.baskets,
-        "countsLowBy": kind.error,
-        "rows": rows,
+        "sharesLowBy": round(kind.error / (kind.weight or 1.0), 4),
+        "rows": neighbour_rows(kind)[:n],
         "freshness": fresh,
     }
+
+
+def neighbour_rows(kind: Neighbourhood) -> list[Answer]:
+    """Neighbours as the view tells them: weights grow with the date, and say nothing by themselves."""
+    return [
+        {"productId": one.product_id, "score": round(one.score, 4), "share": round(one.together / kind.weight, 4)}
+        for one in kind.neighbours
+    ]
 
 
 def of_user(reader: Reader, given: Given, *, topic: str) -> Answer:

@@ -16,6 +16,7 @@ from topologies.chaos.compare import read_topics
 from topologies.demo.client import Client
 from topologies.demo.verify import Comparison
 from topologies.derived_topics import PRODUCT_RECOMMENDATIONS
+from topologies.recommendation_views import neighbour_rows
 from topologies.recommendations import recommendations_topology
 from topologies.results import NEIGHBOURS, product_key
 from topologies.sales import own_topic
@@ -94,7 +95,7 @@ def _compare_views(expected: Mapping[str, ProductNeighbours], client: Client) ->
     for product, one in sorted(expected.items(), key=lambda item: -item[1].seen.baskets)[:ASKED]:
         for by, kind in (("seen", one.seen), ("bought", one.bought)):
             rows = client.get(f"/api/recommendations/products/{product}", by=by, n=50).get("rows")
-            told = compare_maps({product: msgspec.to_builtins(kind.neighbours)}, {product: rows})
+            told = compare_maps({product: neighbour_rows(kind)}, {product: rows})
             part.cells += 1
             part.mismatches += [f"/api/recommendations/products/{mismatch}" for mismatch in told.mismatches]
     return part
