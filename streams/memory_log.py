@@ -5,11 +5,15 @@ key's last record (never the one with the highest stamp), and writers that inter
 replication, retention by time, or a broker that fails, except for `fail_next_append`, which tears a flush.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from streams.log import TP, Entry, Headers, LogError, Record, Span
+
+_offset = attrgetter("offset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,9 @@ class MemoryLog:
 
     def records(self, tp: TP, start: int = 0, end: int | None = None) -> list[MemoryRecord]:
         """The records of `[start, end)` that compaction has left."""
-        last = self._ends[tp] if end is None else end
-        return [r for r in self._records[tp] if start <= r.offset < last]
+        held = self._records[tp]
+        first = bisect_left(held, start, key=_offset)
+        return held[first:] if end is None else held[first : bisect_left(held, end, key=_offset)]
 
     def topics(self) -> dict[str, list[int]]:
         """Every topic that holds a record, with its partitions."""
@@ -63,6 +68,15 @@ class MemoryLog:
     def fail_append_after(self, entries: int) -> None:
         """Let this many more entries through, then raise `LogError` once: a flush torn in the middle."""
         self._appends_left = entries
+
+    def heal(self) -> None:
+        """Take back a failure that was asked for and has not come yet."""
+        self._appends_left = None
+
+    def forget(self, topic: str) -> None:
+        """Delete a topic's records, as retention does; offsets go on."""
+        for tp in [tp for tp in self._records if tp.topic == topic]:
+            self._records[tp] = []
 
     async def start_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
         """Always 0: nothing is deleted by age here."""

@@ -10,6 +10,7 @@ MEASUREMENTS: Final = (
     "bench.commands.memory",
     "bench.commands.ready",
     "bench.commands.rebalance",
+    "bench.commands.recommendations",
     "bench.commands.restore",
     "bench.commands.throughput",
 )
