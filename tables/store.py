@@ -31,6 +31,7 @@ DEFAULT = "default"
 WRITE_BUFFER_BYTES = 8 << 20
 ALL_WRITE_BUFFERS_BYTES = 64 << 20
 ALL_BLOCKS_BYTES = 32 << 20
+WAL_BYTES = 32 << 20
 
 UNWRITABLE = ("Read-only file system", "Permission denied", "Operation not permitted", "No space left")
 
@@ -223,6 +224,8 @@ def _options() -> Options:
     options.set_block_based_table_factory(blocks)
     options.set_max_background_jobs(2)
     options.set_keep_log_file_num(2)
+    # A table that is seldom written would keep the write-ahead log of all others for months.
+    options.set_max_total_wal_size(WAL_BYTES)
     return options
 
 
