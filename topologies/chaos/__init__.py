@@ -1,7 +1,8 @@
 """A fault harness: a topology on a real broker under load, a seeded schedule of faults, and every cell compared.
 
-`faults` is what can be done to a fleet, `fleet` the processes it is done to, `compare` looks at every changelog,
-read model and derived topic, `run` puts one run together.
+`faults` is what can be done to a fleet, `fleet` the processes it is done to, `subject` which topology it is about,
+`run` puts one run together. `compare` looks at every changelog, read model and derived topic of the sales; `behaviour`
+and `recommendations` at every session, cart, alert, cell of the funnel, pair count and published neighbour of theirs.
 
 A fault counts only while something is at stake: at its moment the group had records to make durable or to recover
 (`watch`), and the load went on until the workers owned every partition again. One that did not count comes again, so

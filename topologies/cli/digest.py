@@ -19,7 +19,7 @@ from tables.digest import Digest, digest_model, read_up
 from tables.read_model import ReadModel
 from tables.table import Group
 from topologies.cli.options import Bootstrap, Home, Json
-from topologies.loading import load_topology
+from topologies.loading import OURS, load_topology
 from topologies.settings import Settings
 from topologies.views.freshness import iso
 from topologies.views.parameters import Parameters
@@ -29,7 +29,8 @@ from topologies.views.server import read_group
 ANSWER_S = 10.0
 
 TopologyName = Annotated[
-    str, typer.Option("--topology", help="`analytics`, or yours as module:attribute, e.g. clicks:topology.")
+    str,
+    typer.Option("--topology", help=f"One of {', '.join(OURS)}, or yours as module:attribute, e.g. clicks:topology."),
 ]
 GroupName = Annotated[
     str | None, typer.Option("--group", help="The group whose tables are read; else the topology's own name.")

@@ -9,12 +9,13 @@ import typer
 from topologies.app import build_app
 from topologies.chaos.points import install_from
 from topologies.cli.options import Bootstrap, Home
-from topologies.loading import load_topology
+from topologies.loading import OURS, load_topology
 from topologies.names import claim_port
 from topologies.settings import Settings
 
 TopologyName = Annotated[
-    str, typer.Argument(help="`analytics`, or yours as module:attribute (a Topology), e.g. clicks:topology.")
+    str,
+    typer.Argument(help=f"One of {', '.join(OURS)}, or yours as module:attribute (a Topology), e.g. clicks:topology."),
 ]
 Name = Annotated[
     str | None,
