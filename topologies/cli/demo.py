@@ -103,6 +103,8 @@ def run_demo(
         beside = BESIDE if USER_ACTIVITY.name in shop.topics else ()
         if beside and events is None:
             shop = replace(shop, users=DEMO_USERS)
+        elif beside and verify:
+            shop = replace(shop, daily_swing=0.0)  # or four hours from a quiet time of the day on are over too late
         pace = rate if rate is not None else (0.0 if events else 500.0)
         passing = speed or (_speed_to_verify(events, pace) if beside and verify and events else 1.0)
         plan = plan_run(shop, now_ms=time.time_ns() // 1_000_000, events=events, rate=pace, speed=passing)

@@ -30,7 +30,7 @@ ANSWER_S = 10.0
 
 TopologyName = Annotated[
     str,
-    typer.Option("--topology", help=f"One of {', '.join(OURS)}, or yours as module:attribute, e.g. clicks:topology."),
+    typer.Option("--topology", help=f"One of {', '.join(OURS)}, or yours as module:attribute."),
 ]
 GroupName = Annotated[
     str | None, typer.Option("--group", help="The group whose tables are read; else the topology's own name.")
