@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 
 from streams.errors import MillraceError
+from topologies.behaviour import behaviour_topology
+from topologies.recommendations import recommendations_topology
 from topologies.settings import Settings
 
 HERE = {"MILLRACE_BOOTSTRAP": "kafka:9092"}
@@ -62,3 +64,35 @@ def test_an_impossible_value_is_refused_in_one_line(variable: str, value: str) -
     with pytest.raises(MillraceError) as refused:
         Settings.from_environment({**HERE, variable: value})
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("session_gap_s", 90, "session_gap_s must be a multiple of slice_s"),
+        ("cart_timeout_s", 0, "cart_timeout_s must be a multiple of slice_s"),
+        ("alert_window_s", 61, "alert_window_s must be a multiple of slice_s"),
+        ("alert_orders", 0, "alert_orders and alert_amount must be at least 1"),
+        ("alert_amount", 0, "alert_orders and alert_amount must be at least 1"),
+        ("half_life_days", -1, "half_life_days must not be negative"),
+    ],
+)
+def test_an_impossible_setting_of_behaviour_is_refused_in_one_line(name: str, value: int, words: str) -> None:
+    with pytest.raises(MillraceError, match=words):
+        Settings.from_environment({"MILLRACE_BOOTSTRAP": "a:1", f"MILLRACE_{name.upper()}": str(value)})
+
+
+def test_settings_of_behaviour_reach_their_tables_and_topics() -> None:
+    environment = {"MILLRACE_BOOTSTRAP": "a:1", "MILLRACE_PREFIX": "mine-", "MILLRACE_PARTITIONS": "3"}
+    times = {"MILLRACE_SESSION_GAP_S": "120", "MILLRACE_CART_TIMEOUT_S": "240", "MILLRACE_ALERT_WINDOW_S": "180"}
+    read = Settings.from_environment({**environment, **times})
+    behaviour, recommendations = behaviour_topology(read), recommendations_topology(read)
+    widths = {table.name: table.slice_s for table in behaviour.group.tables}
+    assert (widths["activity_by_user"], widths["cart_changes_by_user"], widths["orders_by_user"]) == (120, 240, 180)
+    for topology in (behaviour, recommendations):
+        assert all(topic.name.startswith("mine-") for topic in topology.topics())
+        assert {source.topic.partitions for source in topology.group.sources} == {3}
+    assert {rule.name: rule.due_ms for rule in behaviour.rules if rule.name != "velocity"} == {
+        "sessions": 120_000,
+        "abandoned-carts": 240_000,
+    }
