@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from streams.errors import MillraceError
 from streams.log import TP, Entry, Log
@@ -33,6 +33,7 @@ from tables.partition import Partition
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 PAGE = 1_000
 PAST_ALL = b"\xff" * 9
 
@@ -44,6 +45,9 @@ class Copy(Protocol):
 
     def get(self, key: bytes) -> bytes | None:
         """The newest value of a key, None if there is none."""
+
+    def read(self, key: bytes, decode: Callable[[bytes], T]) -> T | None:
+        """The same, decoded; `decode` is a function that lasts, for what it gives is kept until the value changes."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class Publisher:
         self.waiting.update(dict.fromkeys(keys))
 
     async def step(self, budget_s: float) -> int:
-        """Compute and publish for at most about `budget_s`; returns how many records were written.
+        """Compute and publish for at most about `budget_s` of processor time; returns how many records were written.
 
         A key whose computation raises keeps what is published, until it changes or a pass comes to it: one that is
         poisoned must not hold up the others. Raises LogError, and MillraceError for copies that cannot be read; the
@@ -138,13 +142,13 @@ class Publisher:
         """
         if self.shelf.partition.broken:
             return 0  # its store is closed, or its accumulators are torn
-        until = time.perf_counter() + budget_s
+        until = time.thread_time() + budget_s
         computed: dict[str, Entry] = {}
         for key in self._next_keys():
             entry = self._try(key)
             if entry is not None:
                 computed[key] = entry
-            if time.perf_counter() >= until:
+            if time.thread_time() >= until:
                 break
         if computed:
             await self._append(computed)

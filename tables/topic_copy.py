@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from streams.log import TP, Record
 from streams.topics import Topic
@@ -28,6 +28,10 @@ TIME_BYTES: Final = 8
 NO_TIME: Final = b"\xff" * TIME_BYTES
 LATEST_MS: Final = 2**63
 
+# Of each way to read them, so many records are kept decoded.
+DECODED_KEPT: Final = 200_000
+
+T = TypeVar("T")
 TimeOf = Callable[[bytes, bytes], int | None]
 
 
@@ -74,9 +78,11 @@ class TopicCopy:
         self.directory = Path(directory)
         self.records = 0
         self._warned = False
+        self._decoded: dict[Callable[[bytes], Any], dict[bytes, Any]] = {}
         self._open()
 
     def _open(self) -> None:
+        self._decoded.clear()
         self.store = Store(self.directory, [RECORDS, BY_TIME])
         written = f"times={self.copied.time_of is not None} keep={self.copied.keep}".encode()
         if self.store.meta("written") not in (None, written):
@@ -129,6 +135,7 @@ class TopicCopy:
         if not records or records[-1].offset < position:
             return set()
         last = {r.key: r.value for r in records if r.offset >= position and r.key is not None}
+        self._forget(last)
         self.records += len(records)
         self._replace(tp.partition, records[-1].offset + 1, last)
         if self.copied.keep is not None and self.listed > self.copied.keep:
@@ -170,6 +177,7 @@ class TopicCopy:
         change = self.store.change()
         change.delete_all(BY_TIME, oldest)
         change.delete_all(RECORDS, [place[TIME_BYTES:] for place in oldest])
+        self._forget(place[TIME_BYTES:] for place in oldest)
         change.meta("listed", str(self.listed - len(oldest)).encode())
         change.write()
         self.listed -= len(oldest)
@@ -178,6 +186,23 @@ class TopicCopy:
         """The last value of a key; None if there is none."""
         raw = self.store.get(RECORDS, key)
         return None if raw is None else raw[TIME_BYTES:]
+
+    def read(self, key: bytes, decode: Callable[[bytes], T]) -> T | None:
+        """The last value of a key, decoded once and then kept so until it changes; None if there is none."""
+        known = self._decoded.setdefault(decode, {})
+        try:
+            found: T | None = known[key]
+        except KeyError:
+            if len(known) >= DECODED_KEPT:
+                known.clear()
+            raw = self.get(key)
+            found = known[key] = None if raw is None else decode(raw)
+        return found
+
+    def _forget(self, keys: Iterable[bytes]) -> None:
+        for key in keys if self._decoded else ():
+            for known in self._decoded.values():
+                known.pop(key, None)
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
         """The last values, in the order of the keys."""

@@ -17,9 +17,6 @@ from tables.publishing import Copy, Shelf
 
 NEIGHBOURS: Final = 50
 RECOMMENDED: Final = 20
-# Products whose popularity is kept decoded; each is read for every neighbour of every product.
-POPULARITY_KEPT: Final = 200_000
-
 _decode = msgspec.json.Decoder(ProductNeighbours).decode
 
 
@@ -37,6 +34,11 @@ class _Popularity(msgspec.Struct):
 _popularity = msgspec.json.Decoder(_Popularity).decode
 
 
+def _weights(raw: bytes) -> tuple[float, float]:
+    found = _popularity(raw)
+    return found.seen.weight, found.bought.weight
+
+
 def product_key(product: str) -> bytes:
     """The record key of a product's neighbours."""
     return b"product-" + product.encode()
@@ -51,11 +53,8 @@ def popularity_from(copy: Copy) -> Callable[[str], tuple[float, float]]:
     """How often a product is in baskets, as published; 0 for one that is not."""
 
     def popularity(product: str) -> tuple[float, float]:
-        raw = copy.get(product_key(product))
-        if raw is None:
-            return 0.0, 0.0
-        found = _popularity(raw)
-        return found.seen.weight, found.bought.weight
+        found = copy.read(product_key(product), _weights)
+        return (0.0, 0.0) if found is None else found
 
     return popularity
 
