@@ -205,6 +205,10 @@ def _cluster(
         if apart:
             shutil.rmtree(directory / "state", ignore_errors=True)  # the logs stay: they say what went wrong
         raise
+    except KeyboardInterrupt:
+        if apart:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
     else:
         if apart:
             shutil.rmtree(directory, ignore_errors=True)
