@@ -15,11 +15,13 @@ bounds), so that a replay from earliest, batches of another size or a restart in
 4. Everything else is applied, and the watermark is raised to its event time.
 
 Whole batches almost always take the short way: list comprehensions and set operations prove that nothing in the
-batch is dead, duplicate or late, at a third of the cost of asking for each event.
+batch is dead or duplicate, and find what is late, at a third of the cost of asking for each event. What holds a dead
+record or a duplicate is halved, until a few records around it are left that go the long way.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from types import MappingProxyType
 from typing import Any
 
@@ -31,6 +33,8 @@ from streams.put_aside import PutAside
 
 NO_WATERMARK = -1
 NO_REPLAYS: Mapping[int, int] = MappingProxyType({})
+# Below this, halving costs more than asking for each event.
+FEW = 16
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,15 @@ class Batch:
     late: list[Record] = field(default_factory=list)
     duplicates: int = 0
 
+    def add(self, other: "Batch") -> None:
+        """Take over what came after."""
+        for own, more in zip(self._lists(), other._lists(), strict=True):
+            own += more
+        self.duplicates += other.duplicates
+
+    def _lists(self) -> tuple[list[Any], ...]:
+        return (self.records, self.offsets, self.windows, self.ats, self.events, self.dead, self.late)
+
     def keep(self, places: Sequence[int]) -> None:
         """Keep only the applied events at these places of the lists."""
         self.records = [self.records[i] for i in places]
@@ -125,11 +138,22 @@ class Intake:
             events = [decode(r.value) for r in records]
         except Exception:
             records, events, dead = self._decodable(records)
-        batch = self._take_whole(records, events) if events else Batch([], [], [], [], [])
-        if batch is None:
-            batch = self._take_each(records, NO_REPLAYS)
-        batch.dead[:0] = dead
-        return batch
+        first, *others = self._parts(records, events) if events else [Batch([], [], [], [], [])]
+        for batch in others:
+            first.add(batch)
+        first.dead[:0] = dead
+        return first
+
+    def _parts(self, records: Sequence[Record], events: list[Any]) -> Iterator[Batch]:
+        """Consecutive batches, as large as they can be taken whole."""
+        if (whole := self._take_whole(records, events)) is not None:
+            yield whole
+        elif len(records) <= FEW:
+            yield self._take_each(records, NO_REPLAYS)
+        else:
+            middle = len(records) // 2
+            yield from self._parts(records[:middle], events[:middle])
+            yield from self._parts(records[middle:], events[middle:])
 
     def _decodable(self, records: Sequence[Record]) -> tuple[list[Record], list[Any], list[tuple[Record, str]]]:
         good, events, dead = [], [], []
@@ -148,22 +172,36 @@ class Intake:
             ats = _event_times(events, records, self.time_of)
         except Exception:
             return None  # one of them is dead: the long way finds which
-        earliest, newest = min(ats), max(self.watermark, max(ats))
-        if earliest < 0 or self.rules.is_late(earliest, newest):
+        earliest, newest = min(ats), max(ats)
+        if earliest < 0:
             return None
-        if max(ats) > min([r.timestamp for r in records]) + self.rules.max_ahead_ms:
+        if newest > min([r.timestamp for r in records]) + self.rules.max_ahead_ms:
             return None
         if self.seen is not None:
-            ids = [e.event_id for e in events]
+            ids, when = [e.event_id for e in events], [r.offset for r in records] if self.seen.by_offset else ats
             if None in ids:
-                return None
+                when = [at for at, known in zip(when, ids, strict=True) if known is not None]
+                ids = [known for known in ids if known is not None]
             hashes = id_hashes(ids)
             if not self.seen.all_new(hashes):
                 return None
-            self.seen.remember_new(hashes, [r.offset for r in records] if self.seen.by_offset else ats)
-        self.watermark = newest
+            self.seen.remember_new(hashes, when)
+        before, self.watermark = self.watermark, max(self.watermark, newest)
         slice_ms = self.rules.slice_ms
-        return Batch(list(records), [r.offset for r in records], [at - at % slice_ms for at in ats], ats, events)
+        windows = [at - at % slice_ms for at in ats]
+        batch = Batch(list(records), [r.offset for r in records], windows, ats, events)
+        if self.rules.is_late(earliest, self.watermark):
+            self._part_late(batch, before)
+        return batch
+
+    def _part_late(self, batch: Batch, watermark: int) -> None:
+        """Set aside what is late by the watermark as it was before each event; late ones do not move it anyway."""
+        marks = accumulate(batch.ats, max, initial=watermark)
+        still_open = self.rules.slice_ms + self.rules.grace_ms
+        on_time = [w + still_open > mark for w, mark in zip(batch.windows, marks, strict=False)]
+        if not all(on_time):
+            batch.late += [record for record, good in zip(batch.records, on_time, strict=True) if not good]
+            batch.keep([i for i, good in enumerate(on_time) if good])
 
     def _take_each(self, records: Sequence[Record], replays: Mapping[int, int]) -> Batch:
         batch = Batch([], [], [], [], [])
