@@ -38,7 +38,14 @@ class TopK(Aggregate[list[Ranked]]):
 
     def add(self, state: list[Ranked], value: Ranked | None) -> list[Ranked]:
         """The pair takes its place in the list, in place, and the smallest beyond `k` leaves."""
-        if value is None or (len(state) == self.k and value[0] < state[0][0]) or value in state:
+        if value is None:
+            return state
+        if state and value[0] > state[-1][0]:  # as times mostly come: it cannot be there yet, and belongs at the end
+            state.append(value)
+            if len(state) > self.k:
+                del state[0]
+            return state
+        if (len(state) == self.k and value[0] < state[0][0]) or value in state:
             return state
         insort(state, value, key=_rank)
         del state[: -self.k]
