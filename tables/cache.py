@@ -1,14 +1,18 @@
 """The accumulators of one table in one partition that are in memory, over those in RocksDB.
 
 Dirty cells differ from what the last flush wrote. Clean cells of closed slices leave after a flush (no event can
-touch them any more); past `MAX_CLEAN_CELLS` clean cells of open slices leave too and are read again when needed.
+touch them any more), those that rules will look at soon a while later (`tables.deciding.looked_at_from`); past
+`MAX_CLEAN_CELLS` those and the clean cells of open slices leave too and are read again when needed.
+
+A slice is *complete* while everything of it that is stored is also in memory: since it began here, as long as none of
+its cells has left. What is not in memory of such a slice is nowhere, and RocksDB is not asked.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tables.accumulators import DIRTY, decode_key, encode_key
+from tables.accumulators import DIRTY, KEY_BYTES, decode_key, encode_key
 from tables.store import Store
 from tables.table import Table
 
@@ -29,6 +33,7 @@ class Cache:
     windows: dict[int, dict[str, Cell]] = field(default_factory=dict)
     dirty: Taken = field(default_factory=list)
     newest_stored: int = -1
+    complete: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Note the newest stored slice: what is newer needs no look into RocksDB."""
@@ -38,7 +43,14 @@ class Cache:
 
     def load(self, window: int, key: str) -> Cell:
         """Bring a cell into memory: as stored, or new."""
-        cell = self._stored(window, key) or self.table.row.new_cell()
+        if window > self.newest_stored and window not in self.windows:
+            self.complete.add(window)
+        if window in self.complete:
+            if len(key) > KEY_BYTES // 4 or not key.isascii():
+                encode_key(window, key)  # what no flush could write must not get in
+            cell = self.table.row.new_cell()
+        else:
+            cell = self._stored(window, key) or self.table.row.new_cell()
         self.windows.setdefault(window, {})[key] = cell
         return cell
 
@@ -51,7 +63,11 @@ class Cache:
 
     def look(self, window: int, key: str) -> Cell | None:
         """A cell as it is now, None if there is none. Brings nothing into memory; not to be changed."""
-        return self.peek(window, key) or self._stored(window, key)
+        cells = self.windows.get(window)
+        cell = cells.get(key) if cells is not None else None
+        if cell is not None or window in self.complete:
+            return cell
+        return self._stored(window, key)
 
     def between(self, start: int, end: int) -> Iterator[tuple[int, str, Cell]]:
         """The cells of slices `[start, end)` as they are now, by slice and key. Not to be changed."""
@@ -91,16 +107,25 @@ class Cache:
         """Note that a slice was written."""
         self.newest_stored = max(self.newest_stored, window)
 
-    def evict(self, closed_before: int) -> None:
-        """Let clean cells go: all of closed slices, and of open ones if there are too many."""
-        full = self.cells() > MAX_CLEAN_CELLS
-        for window in list(self.windows):
-            if window < closed_before or full:
-                kept = {k: c for k, c in self.windows[window].items() if c[DIRTY]}
-                if kept:
-                    self.windows[window] = kept
-                else:
-                    del self.windows[window]
+    def evict(self, closed_before: int, held_from: int | None = None) -> None:
+        """Let clean cells go: of closed slices before `held_from` all, of others if there are too many.
+
+        `held_from` None: of all closed slices.
+        """
+        self._let_go(closed_before if held_from is None else min(closed_before, held_from))
+        if self.cells() > MAX_CLEAN_CELLS:
+            self._let_go(closed_before)
+        if self.cells() > MAX_CLEAN_CELLS:
+            self._let_go(max(self.windows) + 1)
+
+    def _let_go(self, before: int) -> None:
+        for window in [window for window in self.windows if window < before]:
+            self.complete.discard(window)
+            kept = {k: c for k, c in self.windows[window].items() if c[DIRTY]}
+            if kept:
+                self.windows[window] = kept
+            else:
+                del self.windows[window]
 
     def oldest(self, window: int) -> int:
         """The oldest slice in memory, if it is older than this; else this."""
@@ -109,6 +134,7 @@ class Cache:
     def drop_before(self, window: int) -> None:
         """Forget expired slices."""
         for old in [w for w in self.windows if w < window]:
+            self.complete.discard(old)
             del self.windows[old]
 
     def stored(self, start: int, end: int) -> Iterator[tuple[bytes, bytes]]:

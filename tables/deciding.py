@@ -157,3 +157,13 @@ def decided_records(partition: "Partition") -> list[tuple[TP, Entry]]:
 def undecided_from(partition: "Partition", cache: Cache) -> int | None:
     """Up to where (ms) every rule that reads the table has decided, durably; None if none does."""
     return min((a.since for a in agendas(partition) if cache.table.name in a.caches), default=None)
+
+
+def looked_at_from(partition: "Partition", cache: Cache) -> int | None:
+    """From which slice on (ms) rules may well look into the table at their next decisions; None if none reads it.
+
+    What falls due next began so long before; one slice more tells that nothing was there. Decisions may look further
+    back, and find what is stored.
+    """
+    reading = [a for a in agendas(partition) if cache.table.name in a.caches]
+    return min((a.since - a.rule.due_ms - 2 * a.trigger.slice_ms - cache.slice_ms for a in reading), default=None)

@@ -29,7 +29,7 @@ from streams.log import TP, Entry, Span
 from tables import put_aside
 from tables.accumulators import DIRTY, STAMP, decode_key, encode_key, stamp_of
 from tables.cache import Cache, Taken
-from tables.deciding import decided_records
+from tables.deciding import decided_records, looked_at_from
 from tables.finals import derived_records
 from tables.horizon import horizon
 from tables.lost import ChangelogLost
@@ -327,11 +327,12 @@ def _finish(partition: Partition, pending: Pending, seconds: float) -> None:
             partition.touched[name].update(dict.fromkeys(key for _, key, _ in table.taken))
             partition.touched[name].update(dict.fromkeys(decode_key(dropped)[1] for dropped in table.drops))
         if table.puts:
-            cache.stored_up_to(max(window for window, _ in map(decode_key, (key for key, _ in table.puts))))
+            cache.stored_up_to(decode_key(max(key for key, _ in table.puts))[0])
         if table.expire is not None:
             partition.expired_before[name] = table.expire[1]
             cache.drop_before(table.expire[1])
-        cache.evict(table.feed.source.closed_before(cache.table, table.feed.intake.watermark))
+        closed = table.feed.source.closed_before(cache.table, table.feed.intake.watermark)
+        cache.evict(closed, looked_at_from(partition, cache))
 
 
 def _give_back(pending: Pending) -> None:
