@@ -12,6 +12,8 @@ from streams.broker import Broker
 from streams.cluster import Cluster
 from streams.producers import Producer
 
+# Five minutes of event time: some sessions are over, and some carts left.
+BEFORE = 15_000
 MODULES = {
     "topologies.analytics": "order-analytics-group",
     "topologies.behaviour_app": "user-behaviour-group",
@@ -24,6 +26,7 @@ MODULES = {
 def test_kills_of_both_topologies_one_with_its_state_deleted_change_nothing(kafka: Cluster, tmp_path: Path) -> None:
     visits = Visits(kafka, new_prefix("doing"))
     visits.create_topics()
+    visits.send(BEFORE)
     with visits.fleet(tmp_path, "behaviour") as first, visits.fleet(tmp_path, "recommendations") as second:
         with visits.load():
             fleets = [(first, first.start("w0", wait=False)), (second, second.start("w0", wait=False))]
@@ -48,6 +51,7 @@ def test_kills_of_both_topologies_one_with_its_state_deleted_change_nothing(kafk
 def test_two_workers_publish_what_is_theirs_and_the_views_tell_it(kafka: Cluster, tmp_path: Path) -> None:
     visits = Visits(kafka, new_prefix("shared"))
     visits.create_topics()
+    visits.send(BEFORE)
     with visits.fleet(tmp_path, "behaviour") as first, visits.fleet(tmp_path, "recommendations") as second:
         first.start("w0", wait=False)
         second.start("w0", wait=False)
@@ -86,6 +90,7 @@ def test_a_broker_that_goes_and_comes_holds_up_publishing_only_for_a_while(
 ) -> None:
     visits = Visits(kafka, new_prefix("away"))
     visits.create_topics()
+    visits.send(BEFORE)
     with visits.fleet(tmp_path, "behaviour") as first, visits.fleet(tmp_path, "recommendations") as second:
         first.start("w0", wait=False)
         second.start("w0").wait_ready(90)
