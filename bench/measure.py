@@ -62,7 +62,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """What came of a task. `applied_s` leaves out the last flush, `seconds` includes it where there is one.
 
     `positions` is where it stopped in each partition; `sums` are given by who keeps nothing that can be read; `digest`
-    is said of what was restored.
+    is said of what was restored, `waiting` how many keys' results were not published yet.
     """
 
     events: int
@@ -74,6 +74,7 @@ class Outcome(msgspec.Struct, frozen=True):
     stages: list[Stage] = []
     functions: list[Function] = []
     digest: str = ""
+    waiting: int = 0
 
     @property
     def eps(self) -> float:

@@ -13,6 +13,7 @@ MEASUREMENTS: Final = (
     "bench.commands.recommendations",
     "bench.commands.restore",
     "bench.commands.throughput",
+    "bench.commands.views",
 )
 
 
