@@ -23,6 +23,10 @@ logger = logging.getLogger(__name__)
 # Both are processor time: by the clock, a machine that has much else to do would publish next to nothing.
 STEP_S = 0.01
 SHARE = 0.2
+# While so many records wait to be applied, results have less: what is published then is soon out of date.
+BACKLOG = 20_000
+SHARE_BEHIND = 0.04
+LOOK_EVERY_S = 1.0
 IDLE_S = 0.1
 RETRY_S = 2.0
 
@@ -63,6 +67,12 @@ class Publishing:
                     copy.apply(tp, records)
             for tp, (_, end) in spans.items():
                 copy.passed(tp, end)
+
+    async def behind(self, log: Log) -> int:
+        """How many records of the sources wait to be applied. Raises LogError."""
+        positions = self.engine.positions()
+        ends = await log.end_offsets(positions)
+        return sum(max(0, ends[tp] - at) for tp, at in positions.items())
 
     def hear(self) -> None:
         """Take over which keys were flushed since the last time, and begin anew with partitions that were restored."""
@@ -134,14 +144,18 @@ async def _publish(publishing: Publishing, cluster: Cluster, directory: Path) ->
     try:
         publishing.open(directory, ids)
         await log.start()
+        share, look_at = SHARE, 0.0
         while True:
             started = time.monotonic()
+            if started >= look_at:
+                share = SHARE_BEHIND if await publishing.behind(log) > BACKLOG else SHARE
+                look_at = started + LOOK_EVERY_S
             await publishing.follow(log)
             publishing.hear()
             while not publishing.idle and time.monotonic() - started < IDLE_S:
                 stepped = time.thread_time()
                 await publishing.step(STEP_S)
-                await asyncio.sleep((time.thread_time() - stepped) * (1 - SHARE) / SHARE)
+                await asyncio.sleep((time.thread_time() - stepped) * (1 - share) / share)
             await asyncio.sleep(max(0.0, IDLE_S - (time.monotonic() - started)))
     finally:
         publishing.close()

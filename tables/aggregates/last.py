@@ -54,6 +54,14 @@ class Last(Aggregate[Stamped | None]):
         """`last`."""
         return "last"
 
+    def add_source(self, slot: str, value: str, this: str) -> str:
+        """A comparison of times in place; a call where there are two of one time."""
+        return (
+            f"if {value} is not None:\n"
+            f"    if {slot} is None or {value}[0] > {slot}[0]: {slot} = {value}\n"
+            f"    elif {value}[0] == {slot}[0]: {slot} = {this}.add({slot}, {value})"
+        )
+
     @staticmethod
     def _keeps(state: Stamped, value: Stamped) -> bool:
         if state[0] != value[0]:

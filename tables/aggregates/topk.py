@@ -68,5 +68,11 @@ class TopK(Aggregate[list[Ranked]]):
         return f"top-k(k={self.k})"
 
     def add_source(self, slot: str, value: str, this: str) -> str:
-        """A call, for pairs only."""
-        return f"if {value} is not None: {this}.add({slot}, {value})"
+        """A new largest value in place, as times mostly come; a call for any other."""
+        return (
+            f"if {value} is not None:\n"
+            f"    if {slot} and {value}[0] > {slot}[-1][0]:\n"
+            f"        {slot}.append({value})\n"
+            f"        if len({slot}) > {self.k}: del {slot}[0]\n"
+            f"    else: {this}.add({slot}, {value})"
+        )
