@@ -6,7 +6,7 @@ from math import sqrt
 
 import pytest
 
-from bench.commands.recommendations import lines, recommendations
+from bench.commands.recommendations import lines
 from bench.held_out import Query, by_popularity, hit_rate, kept, queries
 from bench.item_cosine import ItemCosine, agree, imported
 from bench.quality import Asked, quality
@@ -105,8 +105,3 @@ def test_records_are_sent_out_of_order_and_some_orders_twice() -> None:
     ids = Counter(record.event.event_id for record in records)
     assert max(ids.values()) == 2
     assert len(ids) == sum(len(visit.events) for visit in visited.visits)
-
-
-def test_without_a_measurement_the_command_says_what_to_give() -> None:
-    with pytest.raises(MillraceError, match="--quality"):
-        recommendations()
