@@ -2,7 +2,8 @@
 
 They are two topologies in groups of their own, and a worker runs one of them. *Both* is what one core would do that had
 all of it to do: the events, over the time of the one worker and the time of the other for all of them, including the
-sessions that the first hands to the second and the baskets that the second hands to itself.
+sessions that the first hands to the second and the baskets that the second hands to itself. There is no warm-up: a
+backlog's smaller topics are read to their ends in it, and orders, sessions and baskets would count for nothing.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from bench.filling import clear
 from bench.measure import Outcome, Task
 from bench.rounds import Contender, run_contender
 from bench.shop import Doings
-from bench.throughput import PARTITIONS, WARMUP, Result
+from bench.throughput import PARTITIONS, Result
 from streams.cluster import Cluster
 from streams.errors import MillraceError
 from streams.simulator.behaviour_ledger import BehaviourLedger
@@ -57,8 +58,8 @@ class Run:
 
     @cached_property
     def doings(self) -> Doings:
-        """The records: warm-up and measured."""
-        return Doings(WARMUP + self.events)
+        """The records."""
+        return Doings(self.events)
 
     @cached_property
     def ledger(self) -> BehaviourLedger:
@@ -81,7 +82,7 @@ class Run:
     def _measure(self, contender: Contender, prefix: str, profile: Profile) -> Result:
         with tempfile.TemporaryDirectory(prefix="millrace-bench-", ignore_cleanup_errors=True) as directory:
             task = Task(
-                self.cluster.bootstrap, prefix, PARTITIONS, WARMUP, self.events, f"{prefix}{contender.name}", directory,
+                self.cluster.bootstrap, prefix, PARTITIONS, 0, self.events, f"{prefix}{contender.name}", directory,
                 contender.variant, profile if contender.variant else "",
             )  # fmt: skip
             outcome = run_contender(contender, task, Path(directory) / "log")

@@ -18,7 +18,7 @@ from streams.errors import MillraceError
 from topologies.cli.options import Bootstrap, Json
 from topologies.settings import find_cluster, home_directory
 
-Events = Annotated[int, typer.Option("--events", "-n", help="Events to measure with, after 50,000 to warm up.")]
+Events = Annotated[int, typer.Option("--events", "-n", help="Events to measure with.")]
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="How often each contender runs; medians count.")]
 Profiled = Annotated[bool, typer.Option("--profile", help="Instead say where the workers' CPU time goes, by stage.")]
 Quality = Annotated[bool, typer.Option("--quality", help="Compare with a batch, with implicit, with what was bought.")]

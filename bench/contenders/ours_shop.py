@@ -49,9 +49,9 @@ def build(task: Task) -> BatchApp:
     ending: list[asyncio.Task[None]] = []
 
     def counted(tp: TP, records: Sequence[Record], base: int | None, generation: int) -> int:
+        meter.before()
         if tp.topic not in counted_topics:
             return apply(tp, records, base, generation)
-        meter.before()
         applied = apply(tp, records, base, generation)
         if meter.after(applied):
             ending.append(asyncio.ensure_future(end()))
