@@ -237,6 +237,8 @@ def _settle(
         return None
     _adopt(table, key, foreign)
     partition.agendas.clear()
+    if (touched := partition.touched.get(table.cache.table.name)) is not None:
+        touched[name] = None  # what comes of it again will be contained already, and touch nothing
     # Said again even though it is in the log: an older record of ours may have landed after it, and the last one of
     # a key is what compaction keeps.
     return Entry(key, foreign)

@@ -212,6 +212,24 @@ def test_a_stale_record_of_a_zombie_is_put_right(driver: Driver) -> None:
     assert published(driver) == batch({1: 20})
 
 
+def test_what_a_zombie_had_applied_further_is_published_by_its_new_owner(driver: Driver) -> None:
+    spend(driver, 1, 10)
+    driver.flush()
+    zombie, owner = driver.worker, driver.add_worker("w1")
+    owner.assign([0, 1], 1)
+    driver.worker = owner
+    driver.publish()
+    spend(driver, 1, 5)
+    zombie.deliver()
+    zombie.flush()  # ahead of its successor, which finds it in the changelog and takes it over
+    driver.advance(61)
+    owner.flush()
+    driver.flush()  # the same sale: it is contained already, and changes nothing
+    driver.publish()
+    assert published(driver) == batch({1: 15})
+    zombie.crash()
+
+
 def test_what_reads_another_publication_follows_it_when_nothing_was_published_at_first() -> None:
     with Driver(sharing(mirrored=True)) as driver:
         for user in USERS:
