@@ -55,6 +55,7 @@ class Seen:
     _young: dict[int, int] = field(default_factory=dict)
     _old: dict[int, int] = field(default_factory=dict)
     _young_since: int | None = None
+    _newest: int = -1
     _marks: list[tuple[int, int]] = field(default_factory=list)
     _fresh: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
 
@@ -76,6 +77,7 @@ class Seen:
     def remember(self, known: int, at_ms: int) -> None:
         """Take in one id; its newest event time counts."""
         newest = max(self._young.get(known, -1), self._old.get(known, -1), at_ms)
+        self._newest = max(self._newest, newest)
         self.remember_new([known], [newest])
 
     def remember_new(self, hashes: Iterable[int], ats: Iterable[int]) -> None:
@@ -100,21 +102,28 @@ class Seen:
         for known, at in zip(hashes, ats, strict=True):
             if at > self._young.get(known, -1):
                 self._young[known] = at
-        return max(ats, default=-1)
+        newest = max(ats, default=-1)
+        self._newest = max(self._newest, newest)
+        return newest
 
     def advance(self, watermark: int, offset: int) -> None:
         """Forget what the watermark has left behind; `offset` is the record that brought it there.
 
         A mark is kept for each quarter of a window, so that a restart knows how far to read back.
         """
+        edge = self.edge(watermark)
         if not self._marks or watermark >= self._marks[-1][0] + max(1, self.window // 4):
-            self._marks.append((watermark, offset))
-            while len(self._marks) > 1 and self._marks[1][0] <= watermark - self.window:
+            self._marks.append((edge, offset))
+            while len(self._marks) > 1 and self._marks[1][0] < watermark - self.window:
                 del self._marks[0]
         if self._young_since is None:
-            self._young_since = watermark
+            self._young_since = edge
         elif watermark - self._young_since > self.window:
-            self._old, self._young, self._young_since = self._young, {}, watermark
+            self._old, self._young, self._young_since = self._young, {}, edge
+
+    def edge(self, watermark: int) -> int:
+        """The newest event time that is remembered by now: a repeat's may be ahead of the watermark."""
+        return max(watermark, self._newest)
 
     def now(self, watermark: int, position: int) -> int:
         """The one of the two that the window goes by."""

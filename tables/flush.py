@@ -307,7 +307,7 @@ def _write_seen(change: Change, feed: Feed, progress: Progress, drained: bytes) 
     if drained:
         name = f"seen:{progress.topic}:{progress.position:020d}"
         change.meta(name, drained)
-        feed.seen_kept[name] = now
+        feed.seen_kept[name] = seen.edge(now)
 
 
 def _finish(partition: Partition, pending: Pending, seconds: float) -> None:

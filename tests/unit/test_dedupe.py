@@ -83,3 +83,19 @@ def test_reading_back_from_the_mark_finds_every_id_that_counts() -> None:
             back = seen.read_back_from
             assert back is not None
             assert all(at < now - 50 for at, sent_at in sent[-200:] if sent_at < back)
+
+
+def test_a_repeat_that_is_ahead_of_the_watermark_counts_for_a_whole_window_after_its_own_time() -> None:
+    seen = Seen(100)
+    seen.advance(1_000, 0)
+    seen.remember(7, 1_300)  # moves no watermark
+    for offset, watermark in enumerate((1_101, 1_202, 1_303, 1_400), start=9):
+        seen.advance(watermark, offset)
+        assert seen.is_duplicate(7, watermark)
+        assert seen.read_back_from == 0
+        assert seen.edge(watermark) == max(1_300, watermark)
+    seen.advance(1_500, 13)
+    assert not seen.is_duplicate(7, 1_500)
+    seen.advance(1_602, 14)
+    seen.advance(1_703, 15)
+    assert len(seen) == 0
