@@ -67,8 +67,9 @@ class Rule:
     """A decision on the cells of one table of a group, and the topic of upserts that it writes.
 
     `decide` gives records (key, value), functions of its candidate; a value of None is a tombstone. A cell's events
-    fall due at most `due_ms` after their own time. `looks_at` names the other tables that `decide` looks at, also of
-    other, co-partitioned sources; `back_ms` is how far before the cell's slice (None: as far as retention allows).
+    fall due after their own time, by 1 ms at the least and `due_ms` at the most. `looks_at` names the other tables that
+    `decide` looks at, also of other, co-partitioned sources; `back_ms` is how far before the cell's slice (None: as far
+    as retention allows).
 
     `dues(slice start, states)` spares work: the times at which the cell may have something to decide, given what is
     in it: for every due time that `decide` has something to say at, and whatever events of later times are in the
@@ -87,8 +88,10 @@ class Rule:
 
     def __post_init__(self) -> None:
         """Raise ValueError for times that cannot be."""
-        if self.due_ms < 0 or (self.back_ms is not None and self.back_ms < 0):
-            raise ValueError(f"rule {self.name!r}: due_ms and back_ms must not be negative")
+        if self.due_ms < 1:  # an event at `until` is no event before it, and what is due at `until` is over after it
+            raise ValueError(f"rule {self.name!r}: due_ms must be at least 1, not {self.due_ms}")
+        if self.back_ms is not None and self.back_ms < 0:
+            raise ValueError(f"rule {self.name!r}: back_ms must not be negative")
 
     @property
     def tables(self) -> tuple[str, ...]:

@@ -262,6 +262,8 @@ def test_a_rule_whose_tables_are_not_kept_long_enough_is_refused() -> None:
             _ = with_rule(decide_last, **options).group
     with pytest.raises(ValueError, match="negative"):
         with_rule(decide_last, back_ms=-1)
+    with pytest.raises(ValueError, match="at least 1"):
+        with_rule(decide_last, due_ms=0)  # an event at a slice's end would never be decided on
 
 
 def test_a_rules_topic_belongs_to_the_topologys() -> None:
