@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class Visits:
         )
         self._events = emitted(shop)
         self.sent = 0
+        self._by_topic = Counter[str]()
         self._producer = Producer(cluster, **{"message.timeout.ms": 120_000})
 
     def create_topics(self) -> None:
@@ -69,6 +71,7 @@ class Visits:
             topic, key, value, event = next(self._events)
             self._producer.produce(self.settings.prefix + topic, key, value)
             self.ledger.record(key, event)
+            self._by_topic[topic] += 1
         self.sent += events
         self._producer.flush(120)
 
@@ -103,6 +106,12 @@ class Visits:
         """Workers of one of the two, with a state directory of their own."""
         return Fleet(self.cluster, directory / topology, self.settings.prefix, topology, SOON)
 
+    def assert_arrived(self) -> None:
+        """What the ledger has heard of is in the log: if not, it is not the workers that lost it."""
+        for topic, count in self._by_topic.items():
+            there = sum(ends(self.cluster, self.settings.prefix + topic, self.settings.partitions).values())
+            assert there == count, f"{count} records were acknowledged by {topic}, {there} are there"
+
     def wait_applied(self, topology: Topology, limit_s: float = 120.0) -> None:
         """Return once the group has committed everything of every source, in the order of its stages."""
         partitions = self.settings.partitions
@@ -132,10 +141,12 @@ class Visits:
         wait_until(quiet, "nothing more to publish", limit_s)
 
     def assert_behaviour(self, client: Client | None = None) -> None:
+        self.assert_arrived()
         self.wait_applied(self.behaviour)
         assert_exact(lambda: compare_behaviour(self.settings, self.ledger, client), client)
 
     def assert_recommendations(self, client: Client | None = None) -> None:
+        self.assert_arrived()
         self.wait_applied(self.recommendations)
         self.wait_published()
         assert_exact(lambda: compare_recommendations(self.settings, self.ledger, client), client)
