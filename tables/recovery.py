@@ -366,7 +366,7 @@ async def _relearn(partitions: Mapping[int, Partition], log: Log) -> None:
             if feed.intake.seen is None or durable is None or durable.read_back is None:
                 continue
             known = _load_seen(partition.store, feed)
-            spans[feed.tp] = (durable.read_back if known is None else known, durable.position)
+            spans[feed.tp] = (max(durable.read_back, known or 0), durable.position)
             feeds[feed.tp] = feed
             feed.intake.seen.advance(feed.intake.seen.now(durable.watermark, durable.position), durable.read_back)
     starts = await log.start_offsets(spans)

@@ -80,3 +80,22 @@ def test_ids_since_the_last_flush_are_learned_again(driver: Driver, wipe: bool) 
     hand(driver, "b")
     hand(driver, "a")
     assert events(driver) == 2
+
+
+def test_a_worker_that_was_away_for_long_reads_back_no_more_than_what_counts(driver: Driver) -> None:
+    here, there = driver.worker, driver.add_worker("w1")
+    hand(driver, "a")
+    driver.flush()
+    there.assign([0], 1)
+    for number in range(10 * WINDOW):
+        hand(driver, f"other-{number}")
+        there.deliver()
+    there.flush()
+    there.crash()
+    here.assign([0], 2)
+    seen = here.engine.partitions[0].feeds["handed"].intake.seen
+    assert seen is not None
+    assert len(seen) < 3 * WINDOW
+    hand(driver, f"other-{9 * WINDOW}")
+    hand(driver, "a")
+    assert events(driver) == 10 * WINDOW + 2
