@@ -28,6 +28,7 @@ from typing import Any
 from streams.codecs import Undecodable
 from streams.dead_letters import is_past_fold
 from streams.dedupe import Seen, id_hashes
+from streams.events import event_time_ms
 from streams.log import Record
 from streams.put_aside import PutAside
 
@@ -278,12 +279,10 @@ class Intake:
 
 
 def _event_times(events: list[Any], records: Sequence[Record], time_of: TimeOf) -> list[int]:
-    try:
+    if time_of is event_time_ms:
         ats = [e.occurred_at for e in events]
-    except AttributeError:
-        ats = []
-    if set(map(type, ats)) == {int}:
-        return ats
+        if set(map(type, ats)) == {int}:
+            return ats
     ats = list(map(time_of, events, [r.timestamp for r in records]))
     if set(map(type, ats)) != {int}:
         raise TypeError("an event time is no whole number")

@@ -60,3 +60,9 @@ def test_batches_decide_as_event_by_event(values: list[bytes], size: int, dedupe
     assert dead == sorted(record.offset for one in each for record, _ in one.dead)
     assert sum(batch.duplicates for batch in told) == sum(one.duplicates for one in each)
     assert whole.watermark == single.watermark
+
+
+def test_a_sources_own_event_time_counts_in_batches_too() -> None:
+    records = [Given(offset, AT, value(offset, None, False)) for offset in range(1, 10)]
+    own = Intake(decoder(UserActivity), lambda event, _: event.occurred_at + 1, EventTime())
+    assert own.take(records).ats == [AT + offset + 1 for offset in range(1, 10)]
