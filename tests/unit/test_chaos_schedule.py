@@ -2,12 +2,15 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from streams.errors import MillraceError
 from topologies.chaos.faults import FAULTS, LAST, RARE
 from topologies.chaos.run import schedule
 from topologies.chaos.unwritable import unwritable
+from topologies.cli.chaos import chaos
 
 NAMES = list(FAULTS)
 SEEDS = range(1, 31)
@@ -50,3 +53,16 @@ def test_a_sealed_directory_takes_nothing_and_is_as_before_afterwards(tmp_path: 
     (sealed / "new").write_text("new")
     assert sorted(path.name for path in sealed.iterdir()) == ["kept", "new"]
     assert [path.name for path in tmp_path.iterdir()] == ["sealed"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"soak": 1.0, "topology": "behaviour"},
+        {"beside_faust": True, "topology": "recommendations"},
+        {"beside_faust": True, "soak": 1.0},
+    ],
+)
+def test_options_that_one_run_cannot_have_together_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(MillraceError, match="for themselves"):
+        chaos(**options)

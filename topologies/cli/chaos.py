@@ -53,7 +53,8 @@ Rate = Annotated[
     float | None,
     typer.Option(
         "--rate",
-        help=f"Events per second; else {SALES.rate:,.0f} or {BEHAVIOUR.rate:,.0f}, beside Faust {RATE_BESIDE:,.0f}.",
+        help=f"Events per second; else {SALES.rate:,.0f}, of behaviour and recommendations {BEHAVIOUR.rate:,.0f}, "
+        f"beside Faust {RATE_BESIDE:,.0f}.",
     ),
 ]
 Soak = Annotated[
@@ -103,6 +104,8 @@ def chaos(
     can suffer, and the exit code is 0 only if something was caught there too, with each of its two guarantees.
     """
     console = Console(stderr=True)
+    if (beside_faust or soak is not None) and (topology != SALES.name or (beside_faust and soak is not None)):
+        raise MillraceError("--soak and --beside-faust are each for themselves, and for --topology analytics alone")
     if beside_faust:
         with ended_by_signals(INTERRUPTED), _place(home, nodes, bootstrap) as place:
             settings_for = partial(_settings, place)
