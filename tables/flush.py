@@ -180,8 +180,8 @@ async def _append(partition: Partition, pending: Pending) -> None:
         gaps += _gaps(table, spans.get(table.tp, []))
         while gaps:
             again = await _absorb(partition, table, gaps)
-            spans = await partition.log.append({table.tp: again}) if again else {}
-            gaps = _gaps(table, spans.get(table.tp, []))
+            answered = await partition.log.append({table.tp: again}) if again else {}
+            gaps = _gaps(table, answered.get(table.tp, []))
         table.settled = known
 
 
@@ -287,10 +287,11 @@ def _write_store(partition: Partition, pending: Pending) -> None:
         if table.settled is not None:
             change.gap(name, None)
         change.meta(f"schema:{name}", table.cache.table.row.fingerprint.encode())
+    for feed in {table.feed.tp: table.feed for table in pending.tables}.values():
+        # Also where no progress is said: cells settled with a zombie's are as they are now, ahead of the position.
+        change.meta(f"highest:{feed.tp.topic}", str(feed.highest).encode())
     for progress in pending.progress:
         change.meta(f"progress:{progress.topic}", encode(progress))
-        highest = partition.feeds[progress.topic].highest
-        change.meta(f"highest:{progress.topic}", str(highest).encode())
         _write_seen(change, partition.feeds[progress.topic], progress, pending.seen.get(progress.topic, b""))
     change.write()
 
