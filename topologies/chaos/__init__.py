@@ -22,8 +22,8 @@ What is tried, what it is for, and what it has found, here or as the same schedu
 | join, leave | two owners, or none; a partition that comes back finds its old cache | 5, 6, 7 |
 | pause | a zombie's stale flush overwrites its successor's | 8 |
 | pause, compact, wipe | compaction keeps the zombie's record because it is the last one | 9 |
-| broker: one node, or all at once | a flush that failed half-way is taken for done, or sent twice | |
-| broker-away: all, for longer than a flush waits | the same; a worker gives up, or waits for ever | |
+| broker: one node, or all at once | a flush that failed half-way is taken for done, or sent twice | 13, 14 |
+| broker-away: all, for longer than a flush waits | the same; a worker gives up, or waits for ever | 13, 14 |
 | corrupt | a damaged store is read as if it were whole | |
 | full | a write that failed is taken for done | 12 |
 | read-only | the same; or a worker goes on elsewhere, and nobody knows | 10 |
@@ -44,6 +44,10 @@ What is tried, what it is for, and what it has found, here or as the same schedu
 11. Whoever started next made the topic anew, the view server included; a running worker went on into the new one, or,
     without one, tried again for ever and said nothing.
 12. Closing a store on a full disk raised a second error, which hid the line that says what to do.
+13. A broker had taken a flush without saying so, and the next one settled with it while events went on: the store had
+    cells ahead of the position and did not say how far, and after a kill their events counted twice.
+14. The same in the first of several tables made the flush forget what was acknowledged of the others: the progress
+    named their ends too low, and a restore that saw no more than that lacked events.
 
 `full` bounds the size of a worker's files; `read-only` mounts a directory over itself, since a mode does not stop root
 (`unwritable` has the other ways). Of deleted changelogs `tables.lost` says why nobody goes on, whatever it has locally.
