@@ -97,7 +97,7 @@ def test_the_command_sends_and_writes_the_ledger(
         main(["simulate", "-n", "2000", "--bootstrap", kafka.bootstrap, "--ledger", str(ledger)])
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("2,000 events in")
-    assert sum(json.loads(ledger.read_bytes())["counted"]) > 100
+    assert sum(json.loads(ledger.read_bytes())["counted"]) > 50  # a twentieth are orders, by the hour more or fewer
 
 
 def test_producer_of_this_package_places_keys_as_key_hash_does(kafka: Cluster) -> None:
