@@ -13,12 +13,12 @@ from typing import Any
 from agents import activity, funnel
 from agents.alerts import DUE_MS, Velocity, decide_velocity
 from agents.carts import decide_abandoned
-from agents.chains import reach_ms
+from agents.chains import LAST, reach_ms
 from agents.sessions import decide_session
 from streams.intake import EventTime
-from streams.topics import ORDER_EVENTS, USER_ACTIVITY
+from streams.topics import ORDER_EVENTS, USER_ACTIVITY, Topic
 from tables.aggregates import Aggregate, Distinct, Max, Min, Moments, Sum, Trail
-from tables.rules import Rule
+from tables.rules import Decide, Rule
 from tables.table import DAY_S, Table
 from topologies import behaviour_views as views
 from topologies.derived_topics import ABANDONED_CARTS, ORDER_ALERTS, USER_SESSIONS
@@ -32,6 +32,7 @@ HOUR_S = 3600
 LONGEST_GAPS = 24
 KEPT_THINGS = 100
 LISTED = 10_000
+ORDERS = "orders_by_user"
 
 Aggregates = dict[str, Aggregate[Any]]
 
@@ -55,7 +56,7 @@ def behaviour_topology(settings: Settings) -> Topology:
     topology.add(
         orders_topic,
         Table(
-            "orders_by_user",
+            ORDERS,
             {"orders": Moments(KEPT_THINGS)},
             activity.purchases(settings.currency),
             kept,
@@ -97,43 +98,37 @@ def _add_rules(topology: Topology, settings: Settings) -> None:
     gap, timeout, window = (
         1000 * s for s in (settings.session_gap_s, settings.cart_timeout_s, settings.alert_window_s)
     )
-    orders = "orders_by_user"
-    topology.rule(
-        Rule(
-            "sessions",
-            own_topic(USER_SESSIONS, settings),
-            "activity_by_user",
-            decide_session(gap, orders_slice_ms=window, max_slices=LONGEST_GAPS),
-            due_ms=gap,
-            looks_at=(orders,),
-            back_ms=reach_ms(gap, LONGEST_GAPS, window),
-            dues=lambda _, states: (states[1] + gap,),
-        )
-    )
-    topology.rule(
-        Rule(
-            "abandoned-carts",
-            own_topic(ABANDONED_CARTS, settings),
-            "cart_changes_by_user",
-            decide_abandoned(timeout, orders_slice_ms=window, max_slices=LONGEST_GAPS),
-            due_ms=timeout,
-            looks_at=(orders,),
-            back_ms=reach_ms(timeout, LONGEST_GAPS, window),
-            dues=lambda _, states: (states[1] + timeout,),
-        )
-    )
+    sessions, carts = own_topic(USER_SESSIONS, settings), own_topic(ABANDONED_CARTS, settings)
+    end_session = decide_session(gap, orders_slice_ms=window, max_slices=LONGEST_GAPS)
+    leave_cart = decide_abandoned(timeout, orders_slice_ms=window, max_slices=LONGEST_GAPS)
+    topology.rule(_at_chains_end("sessions", sessions, "activity_by_user", end_session, gap, window))
+    topology.rule(_at_chains_end("abandoned-carts", carts, "cart_changes_by_user", leave_cart, timeout, window))
     limits = Velocity(window, settings.alert_orders, settings.alert_amount)
     topology.rule(
         Rule(
             "velocity",
             own_topic(ORDER_ALERTS, settings),
-            orders,
+            ORDERS,
             decide_velocity(limits, early=True),
             due_ms=DUE_MS,
             early=True,
             back_ms=2 * window,
             dues=lambda _, states: [order[0] + DUE_MS for order in states[0][1]],
         )
+    )
+
+
+def _at_chains_end(name: str, topic: Topic, table: str, decide: Decide, gap_ms: int, orders_ms: int) -> Rule:
+    """A decision that falls due a gap after the last event of a chain (agents.chains), looking at orders beside it."""
+    return Rule(
+        name,
+        topic,
+        table,
+        decide,
+        due_ms=gap_ms,
+        looks_at=(ORDERS,),
+        back_ms=reach_ms(gap_ms, LONGEST_GAPS, orders_ms),
+        dues=lambda _, states: (states[LAST] + gap_ms,),
     )
 
 
