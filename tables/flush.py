@@ -54,6 +54,7 @@ class TableFlush:
     expire: tuple[int, int] | None = None
     end: int = 0
     settled: tuple[int, int] | None = None
+    outdone: set[bytes] = field(default_factory=set)
 
 
 @dataclass
@@ -169,6 +170,7 @@ async def _append(partition: Partition, pending: Pending) -> None:
     for table in pending.tables:
         table.end = partition.ends[table.cache.table.name]
         entries = [Entry(key, value) for key, value in table.puts] + [Entry(key, None) for key in table.drops]
+        entries += _said_again(partition, table)
         if entries:
             appends[table.tp] = entries
     for tp, entry in chain(pending.derived, *(out for _, out in pending.side)):
@@ -183,6 +185,14 @@ async def _append(partition: Partition, pending: Pending) -> None:
             answered = await partition.log.append({table.tp: again}) if again else {}
             gaps = _gaps(table, answered.get(table.tp, []))
         table.settled = known
+
+
+def _said_again(partition: Partition, table: TableFlush) -> list[Entry]:
+    """What the store has of keys whose last record is not their best, where this flush does not say them anyway."""
+    name = table.cache.table.name
+    table.outdone = set(partition.outdone.get(name, ()))
+    left = sorted(table.outdone - {key for key, _ in table.puts} - set(table.drops)) if table.outdone else []
+    return [Entry(key, value) for key, value in zip(left, partition.store.get_many(name, left), strict=True)]
 
 
 def _gaps(table: TableFlush, spans: list[Span]) -> list[tuple[int, int]]:
@@ -284,8 +294,9 @@ def _write_store(partition: Partition, pending: Pending) -> None:
             change.delete_range(name, encode_key(table.expire[0], ""), encode_key(table.expire[1], ""))
         change.put_all(name, table.puts)
         change.meta(f"next:{name}", str(table.end).encode())
-        if table.settled is not None:
-            change.gap(name, None)
+        if table.outdone:
+            for noted, _ in partition.store.metas(f"outdone:{name}:"):
+                change.drop_meta(noted)
         change.meta(f"schema:{name}", table.cache.table.row.fingerprint.encode())
     for feed in {table.feed.tp: table.feed for table in pending.tables}.values():
         # Also where no progress is said: cells settled with a zombie's are as they are now, ahead of the position.
@@ -326,6 +337,8 @@ def _finish(partition: Partition, pending: Pending, seconds: float) -> None:
         partition.ends[name] = table.end
         if partition.gaps.get(name) == table.settled:
             partition.gaps.pop(name, None)
+        if table.outdone:
+            partition.outdone.pop(name, None)
         if name in partition.touched:
             partition.touched[name].update(dict.fromkeys(key for _, key, _ in table.taken))
             partition.touched[name].update(dict.fromkeys(decode_key(dropped)[1] for dropped in table.drops))

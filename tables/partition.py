@@ -107,6 +107,9 @@ class Feed:
 class Partition:
     """All feeds of one partition number over one store. Made by `tables.recovery`.
 
+    Of a table's changelog, `gaps` is a stretch with records of others that nobody has read yet, and `outdone` has the
+    keys whose last record is not their best: the next flush settles both.
+
     `touched`: by table, the keys that flushes have written, for those who publish (tables.publishing); only the tables
     that are named in it are noted.
     """
@@ -122,6 +125,7 @@ class Partition:
     topic_ids: dict[str, str] = field(default_factory=dict)
     stale_progress: dict[str, list[bytes]] = field(default_factory=dict)
     gaps: dict[str, tuple[int, int]] = field(default_factory=dict)
+    outdone: dict[str, set[bytes]] = field(default_factory=dict)
     expired_before: dict[str, int] = field(default_factory=dict)
     agendas: dict[str, Agenda] = field(default_factory=dict)
     touched: dict[str, dict[str, None]] = field(default_factory=dict)
@@ -131,7 +135,8 @@ class Partition:
     @property
     def changed(self) -> bool:
         """Whether a flush has something to do."""
-        return not self.broken and (bool(self.gaps) or any(feed.changed for feed in self.feeds.values()))
+        unsettled = bool(self.gaps or self.outdone)
+        return not self.broken and (unsettled or any(feed.changed for feed in self.feeds.values()))
 
     def apply(self, topic: str, records: Sequence[Record], base: int | None = None) -> int:
         """Apply consecutive records and return how many were new.

@@ -9,8 +9,8 @@ a progress is written after its changelog records are acknowledged, so every end
 - Beyond it, accumulators of a torn flush may be ahead. `highest` is the highest stamp seen: batches that start at or
   below it are applied with the stamp check on.
 - Of a key's changelog records the one with the highest stamp is kept, not the last: a zombie may have written late.
-- Where a key's last record is not its best (a zombie wrote, and its successor died before it settled that), the
-  stretch is kept as a gap, also in the store, and the next flush settles it: compaction keeps the last record.
+- Where a key's last record is not its best (a zombie wrote, and its successor died before it settled that), the key
+  is noted, also in the store, and the next flush says the best one again: compaction keeps the last record.
 - Keys of slices behind the retention horizon are taken like others, and dropped by the next flush with their
   tombstones: were they ignored, a put that nobody has dropped yet would stay in the changelog for ever.
 - A source without progress is pinned to its start at once, before anything is applied: without a position a first
@@ -160,8 +160,8 @@ def _assemble(
         epoch += 1  # cells of the former row, however far ahead, lose against those of this one
     names = [cache.table.name for feed in feeds.values() for cache in feed.caches]
     ends = {name: store.next_offset(name) for name in names}
-    gaps = {name: gap for name in names if (gap := store.gap(name)) is not None}
-    return Partition(group, number, store, log, feeds, ends, generation, epoch, dict(topic_ids), gaps=gaps)
+    outdone = {name: keys for name in names if (keys := store.outdone(name))}
+    return Partition(group, number, store, log, feeds, ends, generation, epoch, dict(topic_ids), outdone=outdone)
 
 
 def _newer(store: Store, topic: str, progress_topic: str, written: Progress | None) -> Progress | None:
@@ -280,9 +280,8 @@ def _changelog(partition: Partition, table: str) -> str:
 def apply_changelog(partition: Partition, feed: Feed, cache: Cache, records: Sequence[Record]) -> None:
     """Take a stretch of a changelog into the store, and remember how far it was read."""
     name, end = cache.table.name, records[-1].offset + 1
-    best, disorder = _best(records)
-    if _drop_outdone(best, cache):
-        disorder = records[0].offset
+    best, outdone = _best(records)
+    outdone |= _drop_outdone(best, cache)
     change = partition.store.change()
     gone = [key for key, value in best.items() if value is None]
     change.delete_all(name, gone)
@@ -291,10 +290,9 @@ def apply_changelog(partition: Partition, feed: Feed, cache: Cache, records: Seq
     puts = cast(dict[bytes, bytes], best)
     change.put_all(name, puts.items())
     change.meta(f"next:{name}", str(end).encode())
-    if disorder is not None:
-        start = partition.gaps.get(name, (disorder, 0))[0]
-        partition.gaps[name] = (start, end)
-        change.gap(name, partition.gaps[name])
+    if outdone:
+        partition.outdone.setdefault(name, set()).update(outdone)
+        change.outdone(name, end, outdone)
     if puts:
         # Of all epochs: a zombie's cell of an older one may be the furthest.
         top = max(map(itemgetter(OFFSET_SLICE), puts.values()))
@@ -304,40 +302,40 @@ def apply_changelog(partition: Partition, feed: Feed, cache: Cache, records: Seq
     change.write()
 
 
-def _best(records: Sequence[Record]) -> tuple[dict[bytes, bytes | None], int | None]:
-    """Each key's record with the highest stamp, a tombstone before what came earlier; and where disorder begins.
+def _best(records: Sequence[Record]) -> tuple[dict[bytes, bytes | None], set[bytes]]:
+    """Each key's record with the highest stamp, a tombstone before what came earlier; and which keys are outdone.
 
-    There is disorder if a key's last record, which is what compaction keeps, is not its best. Runs for every record
-    of a restore, so what does not need Python's own loop is left to `dict`.
+    A key is outdone if its last record, which is what compaction keeps, is not its best. Runs for every record of a
+    restore, so what does not need Python's own loop is left to `dict`.
     """
     keys, values = [record.key for record in records], [record.value for record in records]
     last = dict(zip(keys, values, strict=True))
     best: dict[bytes | None, bytes | None] = last
-    disorder: int | None = None
+    outdone: set[bytes] = set()
     if len(last) < len(keys):
         best = {}
         for key, value in zip(keys, values, strict=True):
             known = best.get(key)
             if known is None or value is None or value[STAMP_SLICE] >= known[STAMP_SLICE]:
                 best[key] = value
-        outdone = {key for key, value in best.items() if value is not last[key]}
-        disorder = next((record.offset for record in records if record.key in outdone), None) if outdone else None
+        outdone = {key for key, value in best.items() if key is not None and value is not last[key]}
     best.pop(None, None)
-    return cast(dict[bytes, bytes | None], best), disorder
+    return cast(dict[bytes, bytes | None], best), outdone
 
 
-def _drop_outdone(best: dict[bytes, bytes | None], cache: Cache) -> bool:
-    """Leave out what the store has with the same stamp or a higher one; returns whether there was a higher one.
+def _drop_outdone(best: dict[bytes, bytes | None], cache: Cache) -> set[bytes]:
+    """Leave out what the store has with the same stamp or a higher one; returns the keys that have a higher one.
 
     A slice newer than any stored has nothing to compare with: most of a restore from nothing is spared the look.
     """
     first_new = encode_key(cache.newest_stored + 1, "")
     known = [key for key in best if key < first_new]
-    higher = False
+    higher: set[bytes] = set()
     for key, old in zip(known, cache.store.get_many(cache.table.name, known), strict=True):
         value = best[key]
         if value is not None and old is not None and value[STAMP_SLICE] <= old[STAMP_SLICE]:
-            higher = higher or value[STAMP_SLICE] < old[STAMP_SLICE]
+            if value[STAMP_SLICE] < old[STAMP_SLICE]:
+                higher.add(key)
             del best[key]
     return higher
 

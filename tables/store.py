@@ -6,7 +6,8 @@ offsets, the highest stamp and the progress, so a crash leaves the old state or 
 Meta keys (default column family):
 
 - `next:<table>` the changelog offset to read on from, `schema:<table>` the row's fingerprint;
-- `gap:<table>` a stretch of the changelog, "start end", whose records the next flush must settle;
+- `outdone:<table>:<offset>` keys whose last changelog record, read up to there, was not their best one
+  (tables.recovery): the next flush says them again;
 - `progress:<topic>` the progress as written to Kafka, `highest:<topic>` the highest stamp applied;
 - `seen:<topic>:<position>` the event ids learned up to there (streams.dedupe).
 """
@@ -18,11 +19,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+import msgspec
 from rocksdict import BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, WriteBatch, WriteBufferManager
 
 from streams.errors import MillraceError
 
 logger = logging.getLogger(__name__)
+
+_decode_keys = msgspec.msgpack.Decoder(list[bytes]).decode
 
 DEFAULT = "default"
 # The cache above holds what is hot, so RocksDB gets little, and all stores of a process share it. By default each
@@ -117,13 +121,9 @@ class Store:
         value = self.meta(f"next:{table}")
         return int(value) if value is not None else 0
 
-    def gap(self, table: str) -> tuple[int, int] | None:
-        """The stretch of the table's changelog that is still to be settled."""
-        value = self.meta(f"gap:{table}")
-        if value is None:
-            return None
-        start, end = map(int, value.split())
-        return start, end
+    def outdone(self, table: str) -> set[bytes]:
+        """The keys that the next flush must say again."""
+        return {key for _, raw in self.metas(f"outdone:{table}:") for key in _decode_keys(raw)}
 
     def change(self) -> "Change":
         """Start one atomic change."""
@@ -180,12 +180,9 @@ class Change:
         """Put meta data."""
         self._batch.put(name.encode(), value)
 
-    def gap(self, table: str, gap: tuple[int, int] | None) -> None:
-        """Put or delete the stretch that is to be settled."""
-        if gap is None:
-            self.drop_meta(f"gap:{table}")
-        else:
-            self.meta(f"gap:{table}", b"%d %d" % gap)
+    def outdone(self, table: str, end: int, keys: Iterable[bytes]) -> None:
+        """Note keys that the next flush must say again, found before the changelog offset `end`."""
+        self.meta(f"outdone:{table}:{end:020d}", msgspec.msgpack.encode(list(keys)))
 
     def drop_meta(self, name: str) -> None:
         """Delete meta data."""

@@ -143,6 +143,27 @@ def test_a_zombies_stale_cells_lose_in_a_restore_before_anybody_has_looked() -> 
         assert amounts(driver) == {0: 47}
 
 
+def test_a_cell_that_a_dead_zombie_wrote_last_is_said_again_before_compaction_can_take_the_better_one() -> None:
+    with Driver(shop()) as driver:
+        zombie = driver.worker
+        for i in range(4):
+            sell(driver, 10, i)
+        zombie.deliver()
+        owner = driver.worker = driver.add_worker("w1")
+        owner.assign([0, 1], generation=1)
+        sell(driver, 5, 5)
+        driver.flush()
+        driver.log.fail_append_after(2)
+        zombie.flush()
+        zombie.crash()
+        driver.restart(wipe=True)  # finds it, and dies before it has said so
+        driver.restart()
+        driver.flush()
+        driver.log.compact(CHANGELOG)
+        driver.restart(wipe=True)
+        assert amounts(driver) == {0: 45}
+
+
 def test_an_owner_that_is_behind_a_zombie_adopts_what_is_ahead() -> None:
     with Driver(shop()) as driver:
         zombie = driver.worker

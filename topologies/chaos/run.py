@@ -169,10 +169,13 @@ class Striking:
         return counts
 
     def _at_stake(self) -> bool:
+        if self.watch.uncommitted():  # waits for an answer, which does not count as time with nothing at stake
+            return True
         deadline = time.monotonic() + AT_STAKE_S
-        while not (found := self.watch.uncommitted() > 0) and time.monotonic() < deadline:
-            pass
-        return found
+        while time.monotonic() < deadline:
+            if self.watch.uncommitted():
+                return True
+        return False
 
 
 def _settle_and_compare(striking: Striking, subject: Subject, book: Book, client: Client) -> None:

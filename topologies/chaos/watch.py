@@ -1,6 +1,7 @@
 """What makes a fault count: records that a group has taken and not made durable, or has yet to take, at its moment."""
 
 import contextlib
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -9,6 +10,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from topologies.settings import Settings
 
 TIMEOUT_S = 5.0
+# A cluster that has lost a broker elects leaders first.
+ANSWER_S = 30.0
 
 
 class Watch:
@@ -21,9 +24,14 @@ class Watch:
         self._tps = [TopicPartition(topic, number) for number in range(settings.partitions)]
 
     def uncommitted(self) -> int:
-        """Records sent and not committed: unflushed, in a flush, or waiting for a recovery. 0 while nobody answers."""
-        with contextlib.suppress(KafkaException):
-            return self._uncommitted(self._tps)
+        """Records sent and not committed: unflushed, in a flush, or waiting for a recovery.
+
+        Asks until the cluster answers; 0 if it does not within `ANSWER_S`.
+        """
+        deadline = time.monotonic() + ANSWER_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(KafkaException):
+                return self._uncommitted(self._tps)
         return 0
 
     def all_applied(self, topics: Iterable[str]) -> bool:
