@@ -99,8 +99,12 @@ async def fill(group: Group, log: Log, shape: Shape) -> None:
         writes = shape.writes(zombies=True)
         while entries := [entry(table, write) for write in islice(writes, FLUSH)]:
             await log.append({tp: entries})
-        progress = Progress(source, number, 0, SLICE_MS * (shape.minutes + 1), ends={table.name: each})
-        await log.append({TP(group.progress.name, number): [progress.entry()]})
+        # of every source: one without would be pinned to its start by a flush, and each round find a longer changelog
+        progress = [
+            Progress(name, number, 0, SLICE_MS * (shape.minutes + 1), ends={table.name: each} if name == source else {})
+            for name in (one.topic.name for one in group.sources)
+        ]
+        await log.append({TP(group.progress.name, number): [one.entry() for one in progress]})
 
 
 def table_of(group: Group) -> Table:
