@@ -200,6 +200,11 @@ class Change:
             ) from error
 
 
+def memory_bytes() -> dict[str, int]:
+    """What RocksDB holds in memory, of all stores of this process together."""
+    return {"write_buffers": _write_buffers().get_usage(), "blocks": _blocks().get_usage()}
+
+
 @cache
 def _write_buffers() -> WriteBufferManager:
     return WriteBufferManager(ALL_WRITE_BUFFERS_BYTES, allow_stall=False)

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from tables.partition import Counters, Feed, Partition
+from tables.store import memory_bytes
 
 if TYPE_CHECKING:
     from streams.delivery import BatchApp
@@ -50,6 +51,10 @@ class EngineCollector:
                 for cache in feed.caches:
                     cells.add_metric([cache.table.name, str(partition.number)], cache.cells())
         yield from (position, watermark, cells, size)
+        memory = GaugeMetricFamily("millrace_rocksdb_bytes", "RocksDB's memory, of all stores.", labels=["kind"])
+        for kind, found in memory_bytes().items():
+            memory.add_metric([kind], found)
+        yield memory
 
 
 def _counter(name: str, text: str, feeds: list[tuple[Partition, Feed]]) -> Metric:
