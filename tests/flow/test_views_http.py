@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
@@ -207,7 +208,7 @@ async def test_every_answer_says_how_fresh_it_is(client: Client, driver: Driver,
     order(driver, T0 + 20 * MINUTE, partition=0)
     look(tracker, driver, NOW + 1)
     tracker.connected = False
-    for path in ("/api/sales", "/api/sales/top", "/api/tables", "/api/tables/sales_by_total", "/healthz", "/"):
+    for path in ("/api/sales", "/api/sales/top", "/api/tables", "/api/tables/sales_by_total", "/healthz", "/api"):
         fresh = (await get(client, path))["freshness"]
         assert (fresh["lagTotal"], fresh["connected"]) == (1, False)
 
@@ -234,8 +235,17 @@ async def test_ready_only_when_caught_up(client: Client, tracker: Tracker) -> No
 
 
 async def test_the_index_names_every_endpoint(client: Client) -> None:
-    body = await get(client, "/")
+    body = await get(client, "/api")
     assert set(body["endpoints"]) >= {"/api/sales", "/api/tables/{name}/rows", "/api/best", "/metrics"}
+
+
+async def test_a_batch_is_what_each_view_says_alone(client: Client) -> None:
+    views = ["/api/sales?by=region", "/api/sales/top?by=region&window=1h", "/api/tables/nothing", "/api/sales?by=joy"]
+    batch = await get(client, "/api/batch?" + "&".join(f"view={quote(view)}" for view in views))
+    assert [part["view"] for part in batch["views"]] == views
+    assert [part["status"] for part in batch["views"]] == [200, 200, 404, 400]
+    for view, part in zip(views, batch["views"], strict=True):
+        assert part["body"] == orjson.loads(await (await client.get(view)).read())
 
 
 async def test_metrics_are_prometheus_text(client: Client) -> None:
@@ -281,7 +291,13 @@ async def test_metrics_are_prometheus_text(client: Client) -> None:
         ("/api/sales?currency=AVERYLONGCURRENCY", "currency"),
         ("/api/sales?form=0", "form"),
         ("/api/sales?by=total&by=region", "by"),
-        ("/api/sales/top?by=total", "by"),
+        ("/api/sales/top?by=nothing", "by"),
+        ("/api/batch", "view"),
+        ("/api/batch?view=/metrics", "view"),
+        ("/api/batch?view=/api/operations", "view"),
+        ("/api/batch?view=https://example.org/api/sales", "view"),
+        ("/api/batch?view=/api/batch?view=/api/sales", "view"),
+        ("/api/batch?view=/api/sales&by=total", "by"),
         ("/api/sales/top?metric=joy", "metric"),
         ("/api/sales/top?by=product&metric=customers", "metric"),
         ("/api/sales/top?n=0", "n"),
@@ -301,7 +317,7 @@ async def test_a_bad_parameter_is_named(client: Client, path: str, parameter: st
     assert (await problem(client, path))["parameter"] == parameter
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/api/tables/nothing", "/api/tables/nothing/rows", "/api"])
+@pytest.mark.parametrize("path", ["/nothing", "/api/tables/nothing", "/api/tables/nothing/rows", "/page/x/app.js"])
 async def test_what_is_not_there_is_a_problem_too(client: Client, path: str) -> None:
     await problem(client, path, 404)
 

@@ -139,7 +139,7 @@ async def test_an_answer_tells_the_freshness_of_the_group_it_comes_from(several:
     fresh = (await get(client, "/api/tables/takings/rows"))["freshness"]
     assert fresh["lagTotal"] == 0
     assert all(name.startswith(f"{SALES.name}:") for name in fresh["offsets"])
-    for path in ("/", "/healthz", "/api/tables"):
+    for path in ("/api", "/healthz", "/api/tables"):
         assert (await get(client, path))["freshness"]["lagTotal"] == 1
     detail = await get(client, "/healthz")
     assert {name: one["lagTotal"] for name, one in detail["topologies"].items()} == {
@@ -155,7 +155,7 @@ async def test_every_table_of_every_topology_is_served(several: Several, client:
     detail = (await problem(client, "/api/tables/nothing", 404))["detail"]
     assert "takings" in detail
     assert "sales_by_total" in detail
-    assert {"/api/things/{id}", "/api/sales"} <= set((await get(client, "/"))["endpoints"])
+    assert {"/api/things/{id}", "/api/sales"} <= set((await get(client, "/api"))["endpoints"])
 
 
 async def test_ready_only_when_all_have_caught_up(several: Several, client: Client) -> None:

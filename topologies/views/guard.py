@@ -4,7 +4,8 @@ r"""Who may ask what, and how much: tokens, limits on requests, and headers that
 something) need `MILLRACE_OPS_TOKEN`, as `Authorization: Bearer <token>`. A token that is not set is not asked for,
 with one exception: where only the read token is set, operations need that one. One token is for one purpose: with
 both set, neither opens what the other is for. `/healthz` and `/readyz` are open, since those who ask have no tokens,
-but say no more than yes or no to somebody without one.
+but say no more than yes or no to somebody without one. The dashboard's files are open, too: the page asks for the
+token.
 
 *Limits.* Request line and each header field: 8 KiB; 64 fields; a body, which nothing here reads: 16 KiB. A connection
 on which no request is complete for 30 s is closed, and an answer that is not there after 30 s is given up.
@@ -29,7 +30,7 @@ from topologies.views.problems import CONTENT_TYPE, Handler, Problem
 logger = logging.getLogger(__name__)
 
 OPEN: Final = frozenset({"/healthz", "/readyz"})
-OPERATIONS: Final = frozenset({"/metrics"})
+OPERATIONS: Final = frozenset({"/metrics", "/api/operations"})
 BODY_BYTES: Final = 16 << 10
 ANSWER_S: Final = 30.0
 # aiohttp's own names; a connection's first request, and each next one, has keepalive_timeout seconds to be complete.
@@ -62,6 +63,8 @@ class Access:
 
 
 ACCESS = web.AppKey("access", Access)
+# Handlers whose answers say nothing of the shop. Not their paths: a topology may have views of its own there.
+PUBLIC = web.AppKey("public", frozenset[Handler])
 
 
 def _presented(request: web.Request) -> str:
@@ -82,7 +85,8 @@ async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
     resource = request.match_info.route.resource
     path = resource.canonical if resource is not None else ""
     operation = path in OPERATIONS
-    if path not in OPEN and not request.app[ACCESS].permits(request, operation=operation):
+    is_open = path in OPEN or request.match_info.handler in request.app[PUBLIC]
+    if not is_open and not request.app[ACCESS].permits(request, operation=operation):
         raise _unauthorized(request, "operations" if operation else "reads")
     _check_body(request)
     try:

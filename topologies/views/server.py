@@ -14,14 +14,16 @@ from streams.errors import MillraceError
 from tables.read_model import ReadModel
 from tables.table import Group
 from tables.topic_copy import TopicCopy
+from topologies.page.serve import PUBLIC as PAGE
 from topologies.settings import Settings
 from topologies.topology import Topology
 from topologies.views import handlers
 from topologies.views.answers import SERVED, Served, Views
 from topologies.views.background import keep_running
+from topologies.views.batch import batch
 from topologies.views.follower import Follower
 from topologies.views.freshness import Tracker
-from topologies.views.guard import ACCESS, BODY_BYTES, Access, Site, guarded, harden, warn_if_open
+from topologies.views.guard import ACCESS, BODY_BYTES, PUBLIC, Access, Site, guarded, harden, warn_if_open
 from topologies.views.metrics import METRICS, Metrics, measured, metrics
 from topologies.views.problems import Handler, problems
 
@@ -51,6 +53,7 @@ def views_app(topologies: Sequence[Topology], access: Access | None = None) -> w
     refuse_alike(topologies)
     app = web.Application(middlewares=[measured, problems, guarded], client_max_size=BODY_BYTES)
     app[ACCESS] = access or Access()
+    app[PUBLIC] = frozenset(PAGE.values())
     app.on_response_prepare.append(harden)
     for path, handler in _routes(topologies).items():
         try:
@@ -78,6 +81,8 @@ def refuse_alike(topologies: Sequence[Topology]) -> None:
 
 def _routes(topologies: Sequence[Topology]) -> dict[str, Handler]:
     routes: dict[str, Handler] = {
+        "/api": handlers.index,
+        "/api/batch": batch,
         "/api/tables": handlers.tables,
         "/api/tables/{name}": handlers.table,
         "/api/tables/{name}/rows": handlers.table_rows,
@@ -94,8 +99,8 @@ def _routes(topologies: Sequence[Topology]) -> dict[str, Handler]:
                 raise MillraceError(f"a view cannot be served at {path!r}: choose another path, with / at its start")
             taken.add(_shape(path))
             routes[path] = handlers.custom(topology.name, view)
-    routes.setdefault("/", handlers.index)
-    return routes
+    # a topology may have a page of its own
+    return routes if "/" in routes else {**PAGE, **routes}
 
 
 def _anything(path: str) -> str:
