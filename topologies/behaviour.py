@@ -20,6 +20,7 @@ from streams.topics import ORDER_EVENTS, USER_ACTIVITY, Topic
 from tables.aggregates import Aggregate, Distinct, Max, Min, Moments, Sum, Trail
 from tables.rules import Decide, Rule
 from tables.table import DAY_S, Table
+from topologies import behaviour_answers as answers
 from topologies import behaviour_views as views
 from topologies.derived_topics import ABANDONED_CARTS, ORDER_ALERTS, USER_SESSIONS
 from topologies.sales import own_topic
@@ -136,7 +137,8 @@ def _add_views(topology: Topology, settings: Settings) -> None:
     carts, alerts = own_topic(ABANDONED_CARTS, settings), own_topic(ORDER_ALERTS, settings)
     topology.copy(carts, time_of=views.time_of_cart, keep=LISTED)
     topology.copy(alerts, time_of=views.time_of_alert, keep=LISTED)
-    topology.view("/api/sessions/{userId}")(partial(views.sessions, gap_ms=1000 * settings.session_gap_s))
-    topology.view("/api/funnel")(views.funnel)
-    topology.view("/api/carts/abandoned")(partial(views.listed, topic=carts.name))
-    topology.view("/api/alerts")(partial(views.listed, topic=alerts.name))
+    gap_ms = 1000 * settings.session_gap_s
+    topology.view("/api/sessions/{userId}", answers.SESSIONS)(partial(views.sessions, gap_ms=gap_ms))
+    topology.view("/api/funnel", answers.FUNNEL)(views.funnel)
+    topology.view("/api/carts/abandoned", answers.CARTS)(partial(views.listed, topic=carts.name))
+    topology.view("/api/alerts", answers.ALERTS)(partial(views.listed, topic=alerts.name))

@@ -9,14 +9,13 @@ from agents import funnel as funnels
 from agents.sessions import sessions_of
 from streams.events import AbandonedCart, OrderAlert
 from tables.windows import Window
-from topologies.views import NotFound, Parameters, Reader
+from topologies import behaviour_answers as asked
+from topologies.views import NotFound, Reader
 from topologies.views.freshness import iso
-from topologies.views.problems import BadParameter
 from topologies.views.queries import newest_end
 
 DAY_MS: Final = 86_400_000
 HOUR_MS: Final = 3_600_000
-PAGE_MAX: Final = 500
 _cart = msgspec.json.Decoder(AbandonedCart).decode
 _alert = msgspec.json.Decoder(OrderAlert).decode
 _decode = msgspec.json.decode
@@ -30,8 +29,7 @@ def sessions(reader: Reader, given: Given, *, gap_ms: int) -> Answer:
 
     404 for a user without activity in that time.
     """
-    parameters = Parameters.of(given, ("userId", "hours"))
-    user, hours = given["userId"], parameters.integer("hours", 24, 1, 72)
+    user, hours = asked.USER.of(given), asked.SESSION_HOURS.of(given)
     fresh = reader.freshness("activity_by_user")
     end = newest_end(reader.model, "activity_by_user")
     window = Window(max(0, end - hours * HOUR_MS), max(end, 1))
@@ -52,15 +50,15 @@ def sessions(reader: Reader, given: Given, *, gap_ms: int) -> Answer:
 
 async def funnel(reader: Reader, given: Given) -> Answer:
     """`GET /api/funnel?hours=24&to=`: steps from view to paid order, in total and by category, users at each step."""
-    parameters = Parameters.of(given, ("hours", "to", "category"))
-    hours, to = parameters.integer("hours", 24, 1, 24 * 14), parameters.time("to")
+    hours, to, wanted = asked.FUNNEL_HOURS.of(given), asked.FUNNEL_TO.of(given), asked.CATEGORY.of(given)
     tables = ("funnel_activity_by_category", "funnel_orders_by_category")
     fresh = reader.freshness()
     slice_ms = reader.model.slice_ms(tables[0])
     newest = max(newest_end(reader.model, table) for table in tables)
     end = newest if to is None else to - to % slice_ms + (slice_ms if to % slice_ms else 0)
     if end <= 0:
-        return {"hours": hours, "total": funnels.funnel({}), "categories": {}, "freshness": fresh}
+        nothing: Answer = {"hours": hours, "from": None, "to": None, "total": funnels.funnel({}), "categories": {}}
+        return {**nothing, "freshness": fresh}
     start = max(0, end - hours * HOUR_MS)
     window = Window(start - start % slice_ms, end)
     merged: dict[str, dict[str, Any]] = {}
@@ -68,23 +66,19 @@ async def funnel(reader: Reader, given: Given) -> Answer:
         for key, results in (await reader.merged(table, window)).items():
             merged.setdefault(key, {}).update(results)
     total = funnels.funnel(merged.pop(funnels.TOTAL, {}))
-    wanted = parameters.text("category")
     if wanted is not None and wanted not in merged:
         raise NotFound(f"nothing is known of category {wanted!r} in these hours; there are {', '.join(sorted(merged))}")
     names = sorted(merged) if wanted is None else [wanted]
-    times = {"from": iso(window.start_ms), "to": iso(window.end_ms)}
+    times = {"hours": hours, "from": iso(window.start_ms), "to": iso(window.end_ms)}
     categories = {name: funnels.funnel(merged[name]) for name in names}
     return {**times, "total": total, "categories": categories, "freshness": fresh}
 
 
 def listed(reader: Reader, given: Given, *, topic: str) -> Answer:
     """`GET /api/carts/abandoned` and `GET /api/alerts`: newest first; `before` is the `next` of the page before."""
-    parameters = Parameters.of(given, ("n", "before", "userId"))
-    n = parameters.integer("n", 50, 1, PAGE_MAX)
-    before = _place(parameters)
+    n, before, user = asked.N.of(given), _place(asked.BEFORE.of(given)), asked.OF_USER.of(given)
     fresh = reader.freshness()
     copy = reader.copies[topic]
-    user = parameters.text("userId")
     if user is not None:
         prefix = msgspec.json.encode([user])[:-1] + b","
         rows = [_decode(value) for _, value in copy.starting(prefix, last_first=True)][:n]
@@ -94,15 +88,11 @@ def listed(reader: Reader, given: Given, *, topic: str) -> Answer:
     return {"rows": [_told(_decode(one.value)) for one in found], "next": last, "freshness": fresh}
 
 
-def _place(parameters: Parameters) -> tuple[int, bytes] | None:
-    text = parameters.text("before")
+def _place(text: str | None) -> tuple[int, bytes] | None:
     if text is None:
         return None
     at, _, key = text.partition(":")
-    try:
-        return int(at), bytes.fromhex(key)
-    except ValueError as error:
-        raise BadParameter("before", "before must be the `next` of an earlier answer") from error
+    return int(at), bytes.fromhex(key)
 
 
 def _told(row: Answer) -> Answer:

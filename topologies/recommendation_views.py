@@ -11,14 +11,14 @@ from agents.personal import Touched, favourite, recommend
 from agents.trending import Trend, Trends
 from streams.events import Neighbourhood
 from tables.windows import Window
+from topologies import recommendation_answers as asked
 from topologies.results import neighbours_from, touched
-from topologies.views import NotFound, Parameters, Problem, Reader
+from topologies.views import NotFound, Problem, Reader
 from topologies.views.freshness import iso
 from topologies.views.queries import newest_end
 
 DAY_MS: Final = 86_400_000
 LOOK_EVERY_S: Final = 2.0
-LISTED: Final = 200
 LISTED_IN_CATEGORY: Final = 50
 # Slices of the trends that are older than this have no weight left.
 TREND_MS: Final = 2 * DAY_MS
@@ -70,7 +70,7 @@ async def trending_in_background(reader: Reader) -> None:
         fresh = reader.freshness()
         for kind, one in followed.items():
             end, trends = await one.look(reader)
-            ranked = {"at": end, "all": trends.top(end, LISTED)}
+            ranked = {"at": end, "all": trends.top(end, asked.LISTED)}
             if kind == "products":
                 ranked |= {"categories": _by_category(trends, one.categories, end), "category_of": one.categories}
             reader.post(kind, ranked, fresh)
@@ -87,10 +87,7 @@ def _by_category(trends: Trends, categories: Mapping[str, str], end: int) -> dic
 
 def trending(reader: Reader, given: Given) -> Answer:
     """`GET /api/trending?kind=products|searches&category=&n=`: what draws more users than it usually does."""
-    parameters = Parameters.of(given, ("kind", "category", "n"))
-    kind = parameters.choice("kind", KINDS, "products")
-    n = parameters.integer("n", 20, 1, LISTED)
-    category = parameters.text("category")
+    kind, category, n = asked.KIND.of(given), asked.CATEGORY.of(given), asked.TRENDS.of(given)
     posted = reader.posted(kind, within_s=60)
     ranked = posted.value
     if category is None:
@@ -114,15 +111,14 @@ def of_product(reader: Reader, given: Given, *, topic: str) -> Answer:
     may be low by `sharesLowBy`.
     404 for a product that was in no basket yet.
     """
-    parameters = Parameters.of(given, ("id", "by", "n"))
-    by, n = parameters.choice("by", ("seen", "bought"), "seen"), parameters.integer("n", 10, 1, 50)
+    product, by, n = asked.PRODUCT.of(given), asked.BY.of(given), asked.N.of(given)
     fresh = reader.freshness()
-    found = neighbours_from(reader.copies[topic])(given["id"])
+    found = neighbours_from(reader.copies[topic])(product)
     if found is None:
-        raise NotFound(f"product {given['id']!r} was in no session that is over and in no order yet")
+        raise NotFound(f"product {product!r} was in no session that is over and in no order yet")
     kind = found.seen if by == "seen" else found.bought
     return {
-        "productId": given["id"],
+        "productId": product,
         "by": by,
         "baskets": kind.baskets,
         "sharesLowBy": round(kind.error / (kind.weight or 1.0), 4),
@@ -144,8 +140,7 @@ def of_user(reader: Reader, given: Given, *, topic: str) -> Answer:
 
     A user that nothing is known of gets what is trending, and `known` says so.
     """
-    parameters = Parameters.of(given, ("id", "n"))
-    n, user = parameters.integer("n", 10, 1, 50), given["id"]
+    n, user = asked.N.of(given), asked.USER.of(given)
     fresh = reader.freshness()
     known = _touched(reader, user)
     trends, categories, category_of = _trending(reader)

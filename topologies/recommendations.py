@@ -20,6 +20,7 @@ from streams.topics import ORDER_EVENTS, USER_ACTIVITY
 from tables.aggregates import Aggregate, Distinct, Last, Moments, Sum, Tally, TopK
 from tables.publishing import Publication
 from tables.table import DAY_S, Table
+from topologies import recommendation_answers as answers
 from topologies import recommendation_views as views
 from topologies.behaviour import event_time
 from topologies.derived_topics import (
@@ -118,6 +119,6 @@ def _add_views(topology: Topology, settings: Settings) -> None:
     products = own_topic(PRODUCT_RECOMMENDATIONS, settings).name
     topology.copy(own_topic(PRODUCT_RECOMMENDATIONS, settings))
     topology.background(views.trending_in_background)
-    topology.view("/api/trending")(views.trending)
-    topology.view("/api/recommendations/products/{id}")(partial(views.of_product, topic=products))
-    topology.view("/api/recommendations/users/{id}")(partial(views.of_user, topic=products))
+    topology.view("/api/trending", answers.TRENDING)(views.trending)
+    topology.view("/api/recommendations/products/{id}", answers.OF_PRODUCT)(partial(views.of_product, topic=products))
+    topology.view("/api/recommendations/users/{id}", answers.OF_USER)(partial(views.of_user, topic=products))

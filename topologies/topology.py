@@ -13,7 +13,7 @@ it keeps. A topology is a value under construction: declare everything at import
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from streams.events import event_time_ms
 from streams.intake import EventTime, TimeOf
@@ -25,6 +25,9 @@ from tables.rules import Rule
 from tables.table import DAY_S, Fold, Forward, Group, Source, Table
 from tables.topic_copy import Copied
 from tables.topic_copy import TimeOf as TimeOfRecord
+
+if TYPE_CHECKING:  # the view server's own, which imports topologies
+    from topologies.views.described import Described
 
 F = TypeVar("F", bound=Fold)
 View = Callable[..., Awaitable[Any] | Any]
@@ -39,6 +42,7 @@ class Topology:
     name: str
     sources: dict[str, Source] = field(default_factory=dict)
     views: dict[str, View] = field(default_factory=dict)
+    described: "dict[str, Described]" = field(default_factory=dict)
     rules: list[Rule] = field(default_factory=list)
     copies: dict[str, Copied] = field(default_factory=dict)
     backgrounds: dict[str, Background] = field(default_factory=dict)
@@ -121,17 +125,22 @@ class Topology:
         """Keep a compacted topic of results up to date with declared tables (tables.publishing)."""
         self.publications.append(publication)
 
-    def view(self, path: str) -> Callable[[View], View]:
+    def view(self, path: str, described: "Described | None" = None) -> Callable[[View], View]:
         """Serve the decorated function's answer as JSON under a path of the view server, such as `/api/things/{id}`.
 
         It is called with a reader (`topologies.views.Reader`, which is also all that the read model is) and the
         parameters: one mapping of the query's and the path's, percent-decoded. What it answers gets `freshness`
         beside it, unless it says its own; raise `topologies.views.BadParameter` for parameters that are not right and
         `NotFound` for what is not there.
+
+        `described` (`topologies.views.Described`) says in the API's document what it takes and answers; parameters
+        that it does not declare are then refused, and the view reads the declared ones with their `of`.
         """
 
         def declare(view: View) -> View:
             self.views[path] = view
+            if described is not None:
+                self.described[path] = described
             return view
 
         return declare

@@ -7,6 +7,7 @@ A server needs no worker to answer: it has the whole of the tables, and says wit
 Add servers to scale; each is complete. One serves any number of topologies, each with a follower of its own.
 """
 
+from topologies.views.described import Described
 from topologies.views.parameters import Parameters
 from topologies.views.problems import BadParameter, NotFound, Problem
 from topologies.views.queries import newest_window
@@ -15,6 +16,7 @@ from topologies.views.server import build_views, run
 
 __all__ = [
     "BadParameter",
+    "Described",
     "NotFound",
     "Parameters",
     "Posted",

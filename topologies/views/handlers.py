@@ -8,19 +8,16 @@ from aiohttp import web
 
 from tables.windows import Window
 from topologies.topology import View
-from topologies.views import queries
+from topologies.views import endpoints, queries
 from topologies.views.answers import SERVED, Views, answer
+from topologies.views.described import Described
 from topologies.views.freshness import iso
 from topologies.views.guard import ACCESS
-from topologies.views.parameters import Parameters
+from topologies.views.parameters import Duration, checked, windows_of
 from topologies.views.problems import BadParameter, Handler
 from topologies.views.queries import SALES, Question, Row
 
-RANGE = ("window", "hop", "from", "to", "key")
-TOP_MAX = 1_000
 KEYS_SHOWN = 100
-# Metrics of /api/sales/top; products have no customers.
-METRICS = ("revenue", "placed", "orders", "units", "customers")
 
 
 def sales_tables(names: Iterable[str]) -> dict[str, str]:
@@ -32,11 +29,11 @@ def sales_tables(names: Iterable[str]) -> dict[str, str]:
 async def sales(request: web.Request) -> web.Response:
     """`GET /api/sales`: money, orders, units and customers in windows of time."""
     served = request.app[SERVED]
-    parameters = Parameters.read(request.query, ("by", "currency", *RANGE))
-    by = parameters.choice("by", sales_tables(served.tables), "total")
+    given = endpoints.SALES.read(request.query)
+    by = endpoints.BY.of(given, sales_tables(served.tables))
     views = served.of_table(SALES[by])
-    question = _question(views, SALES[by], parameters, "1m")
-    currency = _currency(views, parameters)
+    question = _question(views, SALES[by], given, endpoints.WINDOW)
+    currency = _currency(views, given)
     mark = queries.currency_mark(currency, views.currency)
     fresh = views.freshness(question.table)
     windows = queries.windows_of(views.model, question)
@@ -49,19 +46,19 @@ async def sales(request: web.Request) -> web.Response:
 
 
 async def top(request: web.Request) -> web.Response:
-    """`GET /api/sales/top`: who sold most in the newest window."""
+    """`GET /api/sales/top`: who sold most in the newest window; by=total: what was sold in it altogether."""
     served = request.app[SERVED]
-    parameters = Parameters.read(request.query, ("by", "metric", "window", "to", "n", "currency"))
-    tables = {by: table for by, table in sales_tables(served.tables).items() if by != "total"}
-    by = parameters.choice("by", tables, "product")
+    given = endpoints.TOP.read(request.query)
+    tables = sales_tables(served.tables)
+    by = endpoints.RANKED_BY.of(given, tables)
     table = tables[by]
     views = served.of_table(table)
     kept = views.model.tables[table].aggregates
-    metric = parameters.choice("metric", (m for m in METRICS if m == "revenue" or m in kept), "revenue")
-    n = parameters.integer("n", 10, 1, TOP_MAX)
-    currency = _currency(views, parameters)
-    size = parameters.windows(views.model.slice_ms(table), "15m").size_ms
-    window = queries.top_window(views.model, table, size, parameters.time("to"))
+    metric = endpoints.METRIC.of(given, (m for m in endpoints.METRIC.options if m == "revenue" or m in kept))
+    n = endpoints.N.of(given)
+    currency = _currency(views, given)
+    size = windows_of(given, views.model.slice_ms(table), endpoints.TOP_WINDOW).size_ms
+    window = queries.top_window(views.model, table, size, endpoints.TOP_TO.of(given))
     fresh = views.freshness(table)
     await views.merge(table, window)
     mark = queries.currency_mark(currency, views.currency)
@@ -73,7 +70,7 @@ async def top(request: web.Request) -> web.Response:
 async def tables(request: web.Request) -> web.Response:
     """`GET /api/tables`: every table, in short."""
     served = request.app[SERVED]
-    Parameters.read(request.query, ())
+    endpoints.TABLES.read(request.query)
     fresh = served.freshness()
     found = [queries.describe(views.model, name) for views in served.all for name in views.model.tables]
     return answer({"tables": found, "freshness": fresh})
@@ -82,7 +79,7 @@ async def tables(request: web.Request) -> web.Response:
 async def table(request: web.Request) -> web.Response:
     """`GET /api/tables/{name}`: what one table keeps, and which keys the newest hour has."""
     name = request.match_info["name"]
-    Parameters.read(request.query, ())
+    endpoints.TABLE.read(request.query)
     views = request.app[SERVED].of_table(name)
     fresh = views.freshness(name)
     return answer({**queries.describe(views.model, name), "newest": await _newest(views, name), "freshness": fresh})
@@ -105,7 +102,7 @@ async def table_rows(request: web.Request) -> web.Response:
     """`GET /api/tables/{name}/rows`: any table's windows and keys."""
     name = request.match_info["name"]
     views = request.app[SERVED].of_table(name)
-    question = _question(views, name, Parameters.read(request.query, RANGE), None)
+    question = _question(views, name, endpoints.TABLE_ROWS.read(request.query), endpoints.SLICES)
     fresh = views.freshness(name)
     windows = queries.windows_of(views.model, question)
 
@@ -116,8 +113,8 @@ async def table_rows(request: web.Request) -> web.Response:
     return answer({"table": name, **_asked(views, question), "rows": rows, "freshness": fresh})
 
 
-def custom(topology: str, view: View) -> Handler:
-    """A handler that answers with a topology's own view.
+def custom(topology: str, view: View, described: Described | None = None) -> Handler:
+    """A handler that answers with a topology's own view, if it describes itself with the declared parameters only.
 
     What it returns gets `freshness` beside it, that of the topology as it was before, unless it says its own.
     """
@@ -125,7 +122,7 @@ def custom(topology: str, view: View) -> Handler:
     async def handle(request: web.Request) -> web.Response:
         views = request.app[SERVED].of(topology)
         fresh = views.freshness()
-        result: Any = view(views.reader, _parameters(request))
+        result: Any = view(views.reader, _parameters(request, described))
         if inspect.isawaitable(result):
             result = await result
         body = dict(result) if isinstance(result, Mapping) else {"result": result}
@@ -134,12 +131,13 @@ def custom(topology: str, view: View) -> Handler:
     return handle
 
 
-def _parameters(request: web.Request) -> dict[str, str]:
-    """The query's parameters and the path's, decoded."""
+def _parameters(request: web.Request, described: Described | None) -> dict[str, str]:
+    """The query's parameters, each once, and the path's, decoded."""
     for name in request.query:
         if name in request.match_info:
             raise BadParameter(name, f"{name} is given in the path, and cannot be given again")
-    return {**request.query, **request.match_info}
+    given = checked(request.query, request.query) if described is None else described.read(request.query)
+    return {**given, **request.match_info}
 
 
 async def healthz(request: web.Request) -> web.Response:
@@ -159,17 +157,19 @@ def _detail(request: web.Request) -> Row:
 
 
 async def index(request: web.Request) -> web.Response:
-    """`GET /`: what else there is."""
+    """`GET /api`: what there is, and the currency of its money."""
+    endpoints.INDEX.read(request.query)
     resources = [route.resource for route in request.app.router.routes() if route.method == "GET"]
-    endpoints = [resource.canonical for resource in resources if resource is not None]
+    paths = [resource.canonical for resource in resources if resource is not None]
     served = request.app[SERVED]
     name = {"topology": served.all[0].topology.name} if len(served.all) == 1 else {}
-    return answer({**name, "endpoints": endpoints, **served.freshness_of_each()})
+    currency = served.all[0].currency
+    return answer({**name, "currency": currency, "endpoints": paths, **served.freshness_of_each()})
 
 
-def _question(views: Views, name: str, parameters: Parameters, window: str | None) -> Question:
-    windows = parameters.windows(views.model.slice_ms(name), window)
-    return Question(name, windows, parameters.time("from"), parameters.time("to"), parameters.text("key"))
+def _question(views: Views, name: str, given: Mapping[str, str], window: Duration) -> Question:
+    windows = windows_of(given, views.model.slice_ms(name), window, endpoints.HOP)
+    return Question(name, windows, endpoints.FROM.of(given), endpoints.TO.of(given), endpoints.KEY.of(given))
 
 
 def _asked(views: Views, question: Question) -> Row:
@@ -182,8 +182,8 @@ def _asked(views: Views, question: Question) -> Row:
     }
 
 
-def _currency(views: Views, parameters: Parameters) -> str:
-    currency = parameters.text("currency") or views.currency
-    if len(currency) > 16 or not currency.isprintable():
-        raise BadParameter("currency", "currency must be a code like KRW or USD")
+def _currency(views: Views, given: Mapping[str, str]) -> str:
+    currency = endpoints.CURRENCY.of(given) or views.currency
+    if not currency.isprintable():
+        raise endpoints.CURRENCY.bad("must be a code like KRW or USD")
     return currency

@@ -38,6 +38,7 @@ class Parameter(ABC, Generic[T]):
     about: str = field(default="", kw_only=True)
     place: Literal["query", "path", "header"] = field(default="query", kw_only=True)
     example: str | int | None = field(default=None, kw_only=True)
+    required: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def of(self, values: Mapping[str, str]) -> T:
@@ -68,6 +69,25 @@ class Text(Parameter[str | None]):
     def schema(self) -> Schema:
         """How long it may be."""
         return {"type": "string", "minLength": 1, "maxLength": self.max_chars}
+
+
+@dataclass(frozen=True)
+class Segment(Parameter[str]):
+    """A part of the path."""
+
+    place: Literal["query", "path", "header"] = field(default="path", kw_only=True)
+    required: bool = field(default=True, kw_only=True)
+
+    def of(self, values: Mapping[str, str]) -> str:
+        """The text."""
+        value = values[self.name]
+        if len(value) > TEXT_CHARS:
+            raise self.bad(f"must have 1 to {TEXT_CHARS} characters")
+        return value
+
+    def schema(self) -> Schema:
+        """How long it may be."""
+        return {"type": "string", "minLength": 1, "maxLength": TEXT_CHARS}
 
 
 @dataclass(frozen=True)

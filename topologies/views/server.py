@@ -98,7 +98,7 @@ def _routes(topologies: Sequence[Topology]) -> dict[str, Handler]:
             if _shape(path) in taken or not path.startswith("/"):
                 raise MillraceError(f"a view cannot be served at {path!r}: choose another path, with / at its start")
             taken.add(_shape(path))
-            routes[path] = handlers.custom(topology.name, view)
+            routes[path] = handlers.custom(topology.name, view, topology.described.get(path))
     # a topology may have a page of its own
     return routes if "/" in routes else {**PAGE, **routes}
 
