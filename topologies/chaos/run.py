@@ -101,7 +101,7 @@ def run_once(
     with ExitStack() as stack:
         children = stack.enter_context(Children(directory / "logs", environment_of(settings)))
         client = Client(f"http://127.0.0.1:{settings.views_port}", settings.read_token)
-        demo = Demo(settings, children, client, subject.plan(seed, rate))
+        demo = subject.demo(settings, children, client, seed, rate)
         book = subject.open_book(demo)
         stack.callback(demo.end)
         try:
@@ -178,7 +178,7 @@ class Striking:
         return False
 
 
-def _settle_and_compare(striking: Striking, subject: Subject, book: Book, client: Client) -> None:
+def _settle_and_compare(striking: Striking, subject: Subject, book: Book | None, client: Client) -> None:
     demo, outcome = striking.demo, striking.outcome
     began = time.monotonic()
     demo.stop.set()
@@ -229,10 +229,13 @@ def start_fleet(
     return fleet
 
 
-def delete_topics(settings: Settings) -> None:
+def delete_topics(settings: Settings, subject: Subject) -> None:
     """Delete a run's topics: thousands of tiny segments, which a broker that was killed recovers one by one."""
     admin: Any = AdminClient(settings.cluster.librdkafka(log_level=0))
-    names = [name for name in admin.list_topics(timeout=20).topics if name.startswith(settings.prefix)]
+    own = {topic.name for topic in subject.make(settings).topics()}
+    prefix = settings.prefix  # without one there may be topics of others
+    there = admin.list_topics(timeout=20).topics
+    names = [name for name in there if (prefix and name.startswith(prefix)) or name in own]
     for deleted in admin.delete_topics(names, operation_timeout=20).values() if names else ():
         with suppress(KafkaException):  # what a later run would see, its own prefix hides from it
             deleted.result()

@@ -19,6 +19,7 @@ from topologies.chaos.compare import compare_all
 from topologies.chaos.recommendations import compare_recommendations
 from topologies.chaos.watch import watching
 from topologies.demo.client import Client
+from topologies.demo.processes import Children
 from topologies.demo.run import Demo
 from topologies.demo.verify import Comparison
 from topologies.derived_topics import PRODUCT_RECOMMENDATIONS
@@ -56,7 +57,7 @@ class Subject:
     make: Callable[[Settings], Topology]
     topics: tuple[str, ...]
     watched: str
-    book: Callable[[Settings], Book]
+    book: Callable[[Settings], Book | None]
     compare: Compare
     rate: float = 2500.0
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -64,12 +65,20 @@ class Subject:
     settles: str | None = None
     page: str = "/healthz"
 
+    def fitted(self, settings: Settings) -> Settings:
+        """The settings of a run as the subject needs them."""
+        return settings
+
     def plan(self, seed: int, rate: float) -> Plan:
         """The load of a run."""
         shop = ShopSettings(seed=seed, topics=self.topics, duplicates=0.01, late_sessions=0.01)
         return plan_run(shop, now_ms=time.time_ns() // 1_000_000, rate=rate, speed=SPEED)
 
-    def open_book(self, demo: Demo) -> Book:
+    def demo(self, settings: Settings, children: Children, client: Client, seed: int, rate: float) -> Demo:
+        """What sends the load of a run."""
+        return Demo(settings, children, client, self.plan(seed, rate))
+
+    def open_book(self, demo: Demo) -> Book | None:
         """An empty book that the simulator of the demo writes into."""
         book = self.book(demo.settings)
         if isinstance(book, BehaviourLedger):
@@ -80,9 +89,9 @@ class Subject:
 
     def applied(self, settings: Settings) -> bool:
         """Whether everything is applied and committed, by those beside it first, and what is published is quiet."""
-        for name in (*self.beside, self.name):
-            # Second stages last: what they have to apply comes from the others.
-            topology = SUBJECTS[name].make(settings)
+        # Second stages last: what they have to apply comes from the others.
+        for subject in (*(SUBJECTS[name] for name in self.beside), self):
+            topology = subject.make(settings)
             with watching(settings, topology.name, settings.prefix + self.watched) as watch:
                 if not watch.all_applied(topology.sources) or not watch.all_applied(topology.sources):
                     return False
@@ -156,5 +165,8 @@ SUBJECTS = {subject.name: subject for subject in (SALES, BEHAVIOUR, RECOMMENDATI
 def subject_named(name: str) -> Subject:
     """Raises MillraceError for a topology that has nothing to be judged by."""
     if name not in SUBJECTS:
-        raise MillraceError(f"there are no exact answers for topology {name!r}; there are {', '.join(SUBJECTS)}")
+        raise MillraceError(
+            f"no exact answers are known for topology {name!r}, only for {', '.join(SUBJECTS)}; one of yours needs "
+            "a load: --load module:function"
+        )
     return SUBJECTS[name]

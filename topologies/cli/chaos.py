@@ -21,6 +21,7 @@ from streams.broker import Broker
 from streams.cluster import Cluster
 from streams.errors import MillraceError
 from topologies.chaos.faults import FAULTS
+from topologies.chaos.own import own_subject
 from topologies.chaos.run import Outcome, delete_topics, run_once, schedule
 from topologies.chaos.soak import soak as run_soak
 from topologies.chaos.subject import BEHAVIOUR, SALES, SUBJECTS, subject_named
@@ -61,7 +62,18 @@ Soak = Annotated[
     float | None,
     typer.Option("--soak", help="Minutes of one long run instead: are memory, disk and open files flat?"),
 ]
-TopologyName = Annotated[str, typer.Option("--topology", help=f"Which one: {', '.join(SUBJECTS)}.")]
+TopologyName = Annotated[
+    str,
+    typer.Option("--topology", help=f"Which one: {', '.join(SUBJECTS)}, or yours as module:attribute with a --load."),
+]
+LoadName = Annotated[
+    str | None,
+    typer.Option(
+        "--load",
+        help="The load of your own topology, as module:function: called with a random.Random, it yields (topic, key, "
+        "value) for ever.",
+    ),
+]
 Beside = Annotated[
     bool, typer.Option("--beside-faust", help="Do the same to plain Faust, and show side by side what each counts.")
 ]
@@ -91,6 +103,7 @@ def chaos(
     rate: Rate = None,
     soak: Soak = None,
     topology: TopologyName = "analytics",
+    load: LoadName = None,
     beside_faust: Beside = False,
     bootstrap: Bootstrap = None,
     home: Home = None,
@@ -101,7 +114,8 @@ def chaos(
     The last line is one JSON object; the exit code is 0 only if every run was exact. Some runs end with a fault that
     workers must refuse to go on after (`refused_runs`): they were compared before it, and count as exact if they
     refused. State and logs of a run that was not exact are kept. Beside Faust, the faults are those that any worker
-    can suffer, and the exit code is 0 only if something was caught there too, with each of its two guarantees.
+    can suffer, and the exit code is 0 only if something was caught there too, with each of its two guarantees. A
+    topology of yours is compared with what the test driver makes of the same source records.
     """
     console = Console(stderr=True)
     if (beside_faust or soak is not None) and (topology != SALES.name or (beside_faust and soak is not None)):
@@ -129,12 +143,14 @@ def chaos(
         _print_soak(console, figures)
         _end({**figures, "bootstrap": place.cluster.bootstrap}, figures["exact"])
         return
-    subject = subject_named(topology)
+    subject = own_subject(topology, load) if load is not None else subject_named(topology)
+    if load is not None and (bootstrap or os.environ.get("MILLRACE_BOOTSTRAP")):
+        raise MillraceError("a topology of yours is tried on the embedded broker, where its topics are its own")
     outcomes: list[Outcome] = []
     names = _chosen(only, embedded=not (bootstrap or os.environ.get("MILLRACE_BOOTSTRAP")))
     with ended_by_signals(INTERRUPTED), _place(home, nodes, bootstrap) as place:
         for number in range(seed, seed + runs):
-            settings = _settings(place, number, **subject.settings)
+            settings = subject.fitted(_settings(place, number, **subject.settings))
             planned = schedule(number, faults, names)
             console.print(f"run {number}: {', '.join(planned)}")
             outcome = run_once(
@@ -150,7 +166,7 @@ def chaos(
             outcomes.append(outcome)
             _print(console, outcome)
             if outcome.exact:
-                delete_topics(settings)
+                delete_topics(settings, subject)
                 shutil.rmtree(settings.state_dir, ignore_errors=True)
         _print_tally(console, outcomes)
         place.keep = not all(outcome.exact for outcome in outcomes)
