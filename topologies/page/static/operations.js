@@ -1,0 +1,124 @@
+// For whom runs it: workers, partitions and who owns them, lag, throughput, what was put aside, freshness, the audit.
+// Asked for every two seconds while it is looked at: what it tells comes from Kafka's coordinators, not from tables.
+
+import { bar, card, h, show, table, text } from "./dom.js";
+import { NONE, compact, count, date, decimal, seconds, span } from "./format.js";
+import { Refused, get } from "./live.js";
+
+const EVERY_MS = 2000;
+
+export function operations(place, { refused }) {
+  let looking = false, timer = null, built = null, asking = false;
+
+  async function look() {
+    clearTimeout(timer);
+    if (!looking || asking) return;
+    asking = true;
+    let pause = EVERY_MS;
+    try {
+      const found = await get("/api/operations");
+      built ??= sections(place);
+      built.update(found);
+      built.audit(await get("/api/audit").catch(() => null));
+      built.problem(null);
+    } catch (error) {
+      built ??= sections(place);
+      built.problem(error instanceof Refused ? error.message : "Disconnected. Trying again.");
+      if (error instanceof Refused && error.status === 401) {
+        pause = null;
+        refused(error, "operations", look);
+      }
+    } finally {
+      asking = false;
+      if (looking && pause) timer = setTimeout(look, pause);
+    }
+  }
+
+  return {
+    shown(now) { looking = now; clearTimeout(timer); if (now) look(); },
+    pause() { clearTimeout(timer); },
+    resume() { if (looking) look(); },
+  };
+}
+
+function sections(place) {
+  const problem = h("p", { class: "notice", hidden: true });
+  const summary = h("div", { class: "figures" });
+  const said = {};
+  for (const [name, title] of [["lag", "Records behind"], ["rate", "Records per second"], ["workers", "Workers"], ["late", "Late"], ["dead", "Dead letters"]]) {
+    said[name] = h("output", { class: "value", id: `operations-${name}` }, NONE);
+    summary.append(h("div", { class: "figure", "aria-live": "off" }, h("h3", {}, title), said[name]));
+  }
+  const now = card("operations-now", "Now", "", summary);
+
+  const fresh = table("How fresh each topology's tables are", [
+    { title: "Topology" }, { title: "Complete as of", class: "number" }, { title: "Behind", class: "number" }, { title: "Per second", class: "number" }, { title: "State" },
+  ]);
+  const freshness = card("freshness", "Freshness", "What the view server's tables contain", fresh.element);
+
+  const members = table("Workers by group", [{ title: "Worker" }, { title: "Topology" }, { title: "Host" }, { title: "Partitions", class: "number" }]);
+  const workers = card("workers", "Workers", "As their group's coordinator knows them", members.element);
+
+  const owned = table("Partitions, owners, and lag", [
+    { title: "Partition" }, { title: "Owner" }, { title: "End", class: "number minor" }, { title: "Committed", class: "number minor" },
+    { title: "Behind", class: "number" }, { title: "Throughput", class: "bars", unseen: true }, { title: "Per second", class: "number" },
+  ]);
+  const partitions = card("partitions", "Partitions", "Behind: records that the tables do not contain", h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Partitions" }, owned.element));
+
+  const aside = table("Records put aside, by source", [{ title: "Source" }, { title: "Late", class: "number" }, { title: "Dead letters", class: "number" }]);
+  const letters = card("letters", "Put aside", "What is kept of late and undecodable records", aside.element);
+
+  const differing = table("Cells that the audit found to differ", [
+    { title: "Table" }, { title: "Window" }, { title: "Key" }, { title: "Stored" }, { title: "Recounted" },
+  ]);
+  const verdict = h("p", { class: "verdict" });
+  const audit = card("audit", "Audit", "Closed windows, counted again from the log", verdict, differing.element);
+  audit.element.hidden = true;
+
+  place.replaceChildren(problem, h("div", { class: "grid" }, now.element, freshness.element, workers.element, letters.element, audit.element, partitions.element));
+
+  return {
+    problem(words) { text(problem, words); show(problem, words != null); },
+    update({ topologies, letters: kept }) {
+      const all = (of) => topologies.reduce((sum, one) => (of(one) == null || sum == null ? null : sum + of(one)), 0);
+      text(said.lag, count(all((one) => one.freshness.lagTotal)));
+      text(said.rate, compact(all((one) => one.perSecond)));
+      text(said.workers, count(all((one) => one.members?.length)));
+      text(said.late, compact(kept.reduce((sum, one) => sum + one.late, 0)));
+      text(said.dead, compact(kept.reduce((sum, one) => sum + one.deadLetters, 0)));
+      now.state(null);
+      fresh.rows(topologies.map((one) => ({
+        key: one.name,
+        cells: [one.name, one.freshness.age_s == null ? "not yet" : `${span(one.freshness.age_s)} ago`, count(one.freshness.lagTotal), decimal(one.perSecond),
+          !one.freshness.connected ? "Kafka does not answer" : one.freshness.caughtUp ? one.state ?? one.problem ?? NONE : "catching up"],
+      })));
+      freshness.state(null);
+      const found = topologies.flatMap((one) => (one.members ?? []).map((member) => ({ ...member, topology: one.name })));
+      members.rows(found.map((one) => ({ key: `${one.topology} ${one.member}`, cells: [one.name, one.topology, one.host, count(one.partitions)] })));
+      workers.state(found.length ? null : topologies.find((one) => one.problem)?.problem ?? "No worker is in its group. Start one: millrace worker");
+      const rows = topologies.flatMap((one) => one.partitions.map((row) => ({ ...row, topology: one.name })));
+      const fastest = Math.max(1, ...rows.map((row) => row.perSecond ?? 0));
+      owned.rows(rows.map((row) => ({
+        key: `${row.topology} ${row.topic} ${row.partition}`,
+        cells: [`${row.topic} ${row.partition}`, row.owner ?? "nobody", count(row.end), count(row.committed), count(row.lag), bar(row.perSecond / fastest), decimal(row.perSecond)],
+      })));
+      partitions.state(rows.length ? null : "Not known yet.");
+      aside.rows(kept.map((one) => ({ key: one.topic, cells: [one.topic, count(one.late), count(one.deadLetters)] })));
+      letters.state(kept.length ? null : "Nothing.");
+    },
+    audit(found) {
+      show(audit.element, found != null);
+      if (!found) return;
+      audit.state(found.checked ? null : "No window was counted again yet.");
+      audit.note(found.lastAt ? `Last at ${typeof found.lastAt === "number" ? seconds(found.lastAt) : date(found.lastAt)}` : "Closed windows, counted again from the log");
+      const differ = found.differ ?? [];
+      verdict.dataset.good = differ.length === 0;
+      text(verdict, differ.length ? `${count(differ.length)} of ${count(found.checked)} differ` : `${count(found.agree)} of ${count(found.checked)} agree`);
+      show(differing.element, differ.length > 0);
+      differing.rows(differ.slice(0, 20).map((row) => ({
+        key: `${row.table} ${row.window} ${row.key}`,
+        cells: [row.table, String(row.window), row.key, JSON.stringify(row.stored), JSON.stringify(row.recounted)],
+      })));
+    },
+  };
+}
