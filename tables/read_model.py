@@ -268,6 +268,15 @@ class ReadModel:
             values.setdefault(key[8:-PARTITION_BYTES].decode(), {})[number] = raw
         return values
 
+    def partials(self, table: str, start: int, key: str | None = None) -> dict[str, dict[int, list[Any]]]:
+        """Each key's cells of one slice by source partition, as stored: of one key, or of all."""
+        declared = self.tables[table]
+        found = (
+            self._values_of_slice(declared, start) if key is None else {key: self._values_of_key(declared, start, key)}
+        )
+        read = declared.row.read
+        return {name: {number: read(raw) for number, raw in parts.items()} for name, parts in found.items() if parts}
+
     def reading(self, table: str, start: int, key: str) -> Reading | None:
         """The merged result of one slice and key, and the partials it comes from; None if there is none."""
         declared = self.tables[table]
