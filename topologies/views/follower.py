@@ -20,7 +20,7 @@ from streams.fetching import WholeBatchConsumer
 from streams.kafka_log import stop_consumer
 from streams.log import TP, LogError, Record
 from streams.topics import Topic, ensure_topics, topic_ids
-from tables.read_model import ReadModel, partitions_of
+from tables.read_model import Changed, ReadModel, partitions_of
 from tables.topic_copy import TopicCopy
 from topologies.kept_topics import refuse_lost
 from topologies.views.freshness import Tracker
@@ -99,6 +99,7 @@ class Follower:
 
     def _lost(self, error: Exception) -> None:
         self.tracker.connected = False
+        self.tracker.news.tell()
         if not self._lost_before:
             told = str(error) or repr(error)
             logger.warning("%s: no connection to Kafka, answering from local data: %s", self.model.group.name, told)
@@ -113,6 +114,7 @@ class Follower:
                 topics = sorted({tp.topic for tp in followed.positions()})
                 logger.warning("the local copy begins anew, its topics do not reach back to it: %s", ", ".join(topics))
                 followed.reset()
+                self.tracker.news.tell(None)
 
     def _followed(self) -> list[Followed]:
         return [self.model, *self.copies]
@@ -126,6 +128,7 @@ class Follower:
             own = {tp.topic for tp in followed.positions()}
             if not followed.bind({topic: found for topic, found in topic_ids.items() if topic in own}):
                 self.tracker.caught_up = False
+                self.tracker.news.tell(None)
                 told = ", ".join(sorted(own))
                 logger.warning("made anew since the last time, so the local copy begins anew: %s", told)
 
@@ -170,17 +173,31 @@ class Follower:
     async def _read(self, consumer: AIOKafkaConsumer, targets: dict[TP, int], looking: "asyncio.Task[None]") -> None:
         of_topic = {tp.topic: followed for followed in self._followed() for tp in followed.positions()}
         while not looking.done():
-            for tp, records in (await consumer.getmany(timeout_ms=READ_TIMEOUT_MS)).items():
-                for start in range(0, len(records), BATCH_RECORDS):
-                    of_topic[tp.topic].apply(TP(*tp), records[start : start + BATCH_RECORDS])
-                    await asyncio.sleep(0)  # answers in between: a flush is thousands of records, of many partitions
+            found = await consumer.getmany(timeout_ms=READ_TIMEOUT_MS)
+            await self._apply(found, of_topic)
             await self._pass(consumer)
-            self.tracker.settle()
             if not self.tracker.caught_up:
                 await self._drop_reached(consumer, targets)
                 self.tracker.caught_up = not targets
+                self.tracker.news.tell()
             await asyncio.sleep(0)
         await looking
+
+    async def _apply(self, found: Mapping[TP, Sequence[Record]], of_topic: Mapping[str, Followed]) -> None:
+        changed: Changed = set()
+        try:
+            for tp, records in found.items():
+                for start in range(0, len(records), BATCH_RECORDS):
+                    batch, followed = records[start : start + BATCH_RECORDS], of_topic[tp.topic]
+                    if followed is self.model:
+                        changed |= self.model.apply(TP(*tp), batch)
+                    else:
+                        followed.apply(TP(*tp), batch)
+                    await asyncio.sleep(0)  # answers in between: a flush is thousands of records, of many partitions
+        finally:
+            self.tracker.settle()
+            if found:
+                self.tracker.news.tell(changed)  # what was applied, also if the rest was not
 
     async def _drop_reached(self, consumer: AIOKafkaConsumer, targets: dict[TP, int]) -> None:
         # The last record before an end may be gone (compaction), so the position decides, not the records.
@@ -209,6 +226,7 @@ class Follower:
                 raise ConnectionLost(str(error) or "the brokers do not answer") from error
             self.tracker.look(asked_at, by_topic({tp: end for tp, end in found.items() if tp in sources}))
             self.tracker.look_at_copies(complete_at, by_topic({tp: end for tp, end in found.items() if tp in copied}))
+            self.tracker.news.tell()
             if self._lost_before:
                 logger.warning("%s: connected to Kafka again", self.model.group.name)
                 self._lost_before = False

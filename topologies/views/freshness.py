@@ -17,6 +17,7 @@ from typing import Any
 
 from tables.read_model import ReadModel
 from tables.topic_copy import TopicCopy
+from topologies.views.news import News
 
 # Looks that the tables do not cover yet. When there are more, every other one is forgotten: coarser, never wrong.
 LOOKS_KEPT = 512
@@ -58,6 +59,7 @@ class Tracker:
     copies: Mapping[str, TopicCopy] = field(default_factory=dict)
     sources: dict[str, Source] = field(init=False)
     derived: dict[str, Source] = field(init=False)
+    news: News = field(default_factory=News, repr=False)
 
     def __post_init__(self) -> None:
         """Know the model's sources, and the topics that are copied."""
@@ -91,6 +93,10 @@ class Tracker:
             source.settle(self.model.covered(topic))
         for topic, source in self.derived.items():
             source.settle(self.copies[topic].covered())
+
+    def derived_since(self, at: float) -> bool:
+        """Whether the copies have all that was derived from what was there at a time; true where there are none."""
+        return all((source.complete_at or 0.0) >= at for source in self.derived.values())
 
     def age_s(self, topics: Iterable[str], now: float, *, copies: bool = False) -> float | None:
         """For how long these sources' tables, and the copies, have not been known to be complete; None: never yet."""

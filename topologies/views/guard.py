@@ -8,7 +8,7 @@ but say no more than yes or no to somebody without one. The dashboard's files ar
 token.
 
 *Limits.* Request line and each header field: 8 KiB; 64 fields; a body, which nothing here reads: 16 KiB. A connection
-on which no request is complete for 30 s is closed, and an answer that is not there after 30 s is given up.
+on which no request is complete for 30 s is closed, and an answer that has not begun after 30 s is given up.
 
 *Echoes.* What a request brings comes back, if at all, inside JSON strings, with `<`, `>` and `&` as `\\u003c`,
 `\\u003e` and `\\u0026`, and `X-Content-Type-Options: nosniff` beside it. The low-level errors of aiohttp, which quote
@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 OPEN: Final = frozenset({"/healthz", "/readyz"})
 OPERATIONS: Final = frozenset({"/metrics", "/api/operations"})
+# A view's path with this after it is the view as a stream, and needs what the view needs.
+SUFFIX: Final = "/live"
+LIMIT = web.RequestKey("limit", asyncio.Timeout)
 BODY_BYTES: Final = 16 << 10
 ANSWER_S: Final = 30.0
 # aiohttp's own names; a connection's first request, and each next one, has keepalive_timeout seconds to be complete.
@@ -83,7 +86,7 @@ def _same(wanted: str, given: str) -> bool:
 async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse who may not ask and what is too large; give up what takes too long."""
     resource = request.match_info.route.resource
-    path = resource.canonical if resource is not None else ""
+    path = resource.canonical.removesuffix(SUFFIX) if resource is not None else ""
     operation = path in OPERATIONS
     is_open = path in OPEN or request.match_info.handler in request.app[PUBLIC]
     if not is_open and not request.app[ACCESS].permits(request, operation=operation):
@@ -91,11 +94,17 @@ async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
     _check_body(request)
     try:
         async with asyncio.timeout(ANSWER_S) as limit:
+            request[LIMIT] = limit
             return await handler(request)
     except TimeoutError as error:
         if not limit.expired():
             raise
         raise Problem(503, "too-slow", "Too slow", f"there was no answer within {ANSWER_S:g} s") from error
+
+
+def extend(request: web.Request, until: float | None) -> None:
+    """Let an answer begin so much later than at a time (of the event loop's clock); None: it may go on for ever."""
+    request[LIMIT].reschedule(None if until is None else until + ANSWER_S)
 
 
 def _unauthorized(request: web.Request, purpose: str) -> Problem:

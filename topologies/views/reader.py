@@ -83,6 +83,7 @@ class Reader:
     def post(self, name: str, value: Any, freshness: dict[str, Any]) -> None:
         """Hand over what was computed. `freshness` is what the reader said before its tables were read."""
         self._board[name] = value, freshness, time.monotonic()
+        self.tracker.news.tell()
 
     def posted(self, name: str, within_s: float | None = None) -> Posted:
         """What was posted last. Raises Problem (503) when nothing was, or nothing in the last `within_s` seconds."""
