@@ -1,7 +1,7 @@
 // The shop: what is sold, by what and by whom, what draws attention, and what needs it.
 
 import { bar, card, h, link, table, text } from "./dom.js";
-import { NONE, count, decimal, money, seconds, share, time } from "./format.js";
+import { NONE, count, decimal, money, share, time } from "./format.js";
 import { chart } from "./chart.js";
 import { get } from "./live.js";
 import { recommended } from "./recommended.js";
@@ -13,8 +13,8 @@ const DAY = 24 * HOUR;
 const VIEWS = [
   ["minutes", "/api/sales", "by=total"],
   ["total", "/api/sales/top", "by=total&window=1h"],
-  ["category", "/api/sales/top", "by=category&window=1h&n=12"],
-  ["region", "/api/sales/top", "by=region&window=1h&n=12"],
+  ["category", "/api/sales/top", "by=category&window=1h&n=10"],
+  ["region", "/api/sales/top", "by=region&window=1h&n=10"],
   ["product", "/api/sales/top", "by=product&window=1h&n=10"],
   ["funnel", "/api/funnel", "hours=24"],
   ["trendingProducts", "/api/trending", "kind=products&n=8"],
@@ -73,7 +73,7 @@ function figure(id, name, large = false) {
     element,
     update(words, now, then, than) {
       text(value, words);
-      value.dataset.length = words.length > 13 ? "long" : "";
+      value.style.setProperty("--characters", Math.max(4, words.length)); // as large as there is room
       const change = then > 0 && now != null ? now / then - 1 : null;
       against.dataset.trend = change == null ? "" : change >= 0 ? "up" : "down";
       if (change == null) text(against, "\u00a0");
@@ -200,7 +200,7 @@ const STEPS = { viewed: "Looked at a product", carted: "Put it into the cart", c
 
 function funnel() {
   const rows = table("Customers at each step of the last 24 hours", [
-    { title: "Step" }, { title: "Share", class: "bars", unseen: true }, { title: "Customers", class: "number" }, { title: "Of the step before", class: "number" },
+    { title: "Step" }, { title: "Share", class: "bars", unseen: true }, { title: "Customers", class: "number" }, { title: "Of those before", class: "number" },
   ]);
   const box = card("funnel", "From a look to a paid order", "Customers, last 24 hours", rows.element);
   return {
@@ -219,7 +219,7 @@ function funnel() {
 
 function trending(name, title, head, naming) {
   const rows = table(`${title}: how many times as many customers as usual`, [
-    { title: head }, { title: "Share", class: "bars", unseen: true }, { title: "Times as usual", class: "number" },
+    { title: head }, { title: "More customers than usual", class: "bars", unseen: true }, { title: "Times as usual", class: "number" },
   ]);
   const box = card(name, title, "Against what is usual for it", rows.element);
   return {
@@ -227,10 +227,11 @@ function trending(name, title, head, naming) {
     update(found, problem) {
       const listed = found?.[name].rows ?? [];
       box.state(problem ?? (listed.length ? null : "Nothing draws more attention than usual."));
-      const most = Math.max(1, ...listed.map((row) => row.lift));
+      const more = (row) => Math.max(0, row.users - row.expected);
+      const most = Math.max(1, ...listed.map(more));
       rows.rows(listed.map((row) => ({
         key: row.key,
-        cells: [naming === product ? productLink(row.key) : naming(row.key), bar(row.lift / most), `×${decimal(row.lift)}`],
+        cells: [naming === product ? productLink(row.key) : naming(row.key), bar(more(row) / most), `×${decimal(row.lift)}`],
       })));
     },
   };
@@ -251,7 +252,7 @@ function alerts(cash) {
         cells: [
           userLink(row.userId),
           `${row.reason === "amount" ? cash.full(row.amount) : `${count(row.orders)} orders`}${row.final ? "" : ", provisional"}`,
-          seconds(row.occurredAt),
+          time(row.occurredAt),
         ],
       })));
     },
