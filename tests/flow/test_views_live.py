@@ -2,76 +2,19 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
-from streaming import BEAT, Stream, streamed
-from views_shop import MINUTE, T0, follow, line, look, open_model, order, sales
+from streaming import BEAT, Shop, Stream, streamed
 
-from topologies.driver import Driver
 from topologies.views import NotFound, Problem
-from topologies.views.answers import Views
 from topologies.views.channel import Channel
 from topologies.views.channels import Pace
-from topologies.views.freshness import Tracker
-from topologies.views.guard import Access
-from topologies.views.live import CHANNELS
-from topologies.views.server import attach, views_app
 
-Client = TestClient[Any, Any]
-NOW = 1_767_230_000.0
-PACE = Pace(every_s=0.01, linger_s=0.2, beat_s=0.1, stuck_s=0.5)
 SALES = "/api/sales?by=category"
-
-
-class Shop:
-    """A server over a driver; `state` is what the topology's own view answers, or raises."""
-
-    def __init__(self, directory: Path, pace: Pace = PACE, token: str | None = None) -> None:
-        topology = sales(partitions=2)
-        self.state: Any = {"n": 0}
-        self.asked = 0
-        topology.view("/api/state")(self.view)
-        topology.view("/api/state/{id}")(self.view)
-        self.driver = Driver(topology)
-        self.model = open_model(topology, directory)
-        self.tracker = Tracker(self.model)
-        app = views_app([topology], Access(token), pace)
-        attach(app, Views(topology, self.model, self.tracker, "KRW"))
-        self.channels = app[CHANNELS]
-        self.client: Client = TestClient(TestServer(app))
-        self.looks = 0
-
-    def view(self, reader: Any, parameters: Mapping[str, str]) -> Any:
-        self.asked += 1
-        if isinstance(self.state, Exception):
-            raise self.state
-        return {"freshness": {}, **self.state}
-
-    def set(self, state: Any) -> None:
-        self.state = state
-        self.tracker.news.tell()
-
-    def sell(self, minute: int = 0, amount: int = 100, **fields: Any) -> None:
-        order(self.driver, T0 + minute * MINUTE, amount, items=[line(1, "books", amount)], partition=0, **fields)
-        order(self.driver, T0 + minute * MINUTE, 7, items=[line(2, "games", 7)], partition=1, **fields)
-        self.driver.flush()
-        self.tracker.news.tell(follow(self.model, self.driver))
-
-    def look(self) -> None:
-        self.looks += 1
-        look(self.tracker, self.driver, NOW + self.looks)
-        self.tracker.news.tell()
-
-    async def get(self, path: str) -> dict[str, Any]:
-        async with self.client.get(path) as response:
-            assert response.status == 200
-            body: dict[str, Any] = orjson.loads(await response.read())
-            return body
 
 
 @pytest.fixture

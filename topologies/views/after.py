@@ -35,6 +35,14 @@ class _Answer(msgspec.Struct):
 _read = msgspec.json.Decoder(_Answer).decode
 
 
+def _offsets(raw: bytes) -> dict[str, int]:
+    """What an answer says that it covers; nothing, if it says it otherwise than the server's own."""
+    try:
+        return _read(raw).freshness.offsets
+    except msgspec.ValidationError:
+        return {}
+
+
 @dataclass(frozen=True)
 class Wanted:
     """A record that an answer has to contain."""
@@ -45,6 +53,12 @@ class Wanted:
 
     def __str__(self) -> str:
         return f"{self.topic}:{self.partition}"
+
+    def is_before(self, offsets: Mapping[str, int]) -> bool:
+        """Whether it is below these offsets, by `topic:partition`, or they do not tell of its topic."""
+        if str(self) in offsets:
+            return self.offset < offsets[str(self)]
+        return not any(name.rpartition(":")[0] == self.topic for name in offsets)
 
 
 @dataclass(frozen=True)
@@ -98,8 +112,7 @@ class After:
 
     def is_in(self, raw: bytes) -> bool:
         """Whether an answer's own freshness covers what is wanted; what it does not name is not asked for."""
-        offsets = _read(raw).freshness.offsets
-        return all(offsets.get(str(one), one.offset + 1) > one.offset for one in self.wanted)
+        return not self.wanted or all(one.is_before(_offsets(raw)) for one in self.wanted)
 
     def _check(self, views: Sequence[Views]) -> None:
         topics = {topic.name: topic for one in views for topic in followed(one)}
