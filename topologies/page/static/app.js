@@ -75,6 +75,7 @@ function refused(error, purpose, again) {
 async function start(tries = 0) {
   try {
     const served = await get("/api");
+    operator.served(served.endpoints);
     page = shop(served);
     $("shop").replaceChildren(page.element);
     show($("problem"), false);

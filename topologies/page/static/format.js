@@ -8,7 +8,8 @@ const percent = new Intl.NumberFormat(locale, { style: "percent", maximumFractio
 const fine = new Intl.NumberFormat(locale, { style: "percent", maximumFractionDigits: 1 });
 const clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit" });
 const exact = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-const day = new Intl.DateTimeFormat(locale, { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+const day = new Intl.DateTimeFormat(locale, { weekday: "short", hour: "2-digit", minute: "2-digit" });
+const full = new Intl.DateTimeFormat(locale, { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 
 export const NONE = "–";
 const or = (format) => (value) => (value == null || Number.isNaN(value) ? NONE : format(value));
@@ -19,16 +20,18 @@ export const decimal = or((value) => one.format(value));
 export const share = or((value) => (Math.abs(value) < 0.1 ? fine : percent).format(value));
 export const time = or((at) => clock.format(new Date(at)));
 export const seconds = or((at) => exact.format(new Date(at)));
-export const date = or((at) => day.format(new Date(at)));
+export const date = or((at) => full.format(new Date(at)));
+/** The time, with the day where it is another one. */
+export const when = or((at) => (new Date(at).toDateString() === new Date().toDateString() ? clock : day).format(new Date(at)));
 
 /** Money is told in minor units: how many of them make one depends on the currency (KRW: 1, USD: 100). */
 export function money(currency) {
   try {
-    const full = new Intl.NumberFormat(locale, { style: "currency", currency, currencyDisplay: "narrowSymbol" });
-    const digits = full.resolvedOptions().maximumFractionDigits;
+    const long = new Intl.NumberFormat(locale, { style: "currency", currency, currencyDisplay: "narrowSymbol" });
+    const digits = long.resolvedOptions().maximumFractionDigits;
     const small = new Intl.NumberFormat(locale, { style: "currency", currency, currencyDisplay: "narrowSymbol", notation: "compact", maximumFractionDigits: 1 });
     const minor = 10 ** digits;
-    return { full: or((value) => full.format(value / minor)), short: or((value) => small.format(value / minor)) };
+    return { full: or((value) => long.format(value / minor)), short: or((value) => small.format(value / minor)) };
   } catch {
     return { full: or((value) => `${whole.format(value)} ${currency}`), short: or((value) => `${short.format(value)} ${currency}`) };
   }

@@ -8,7 +8,7 @@ import { Refused, get } from "./live.js";
 const EVERY_MS = 2000;
 
 export function operations(place, { refused }) {
-  let looking = false, timer = null, built = null, asking = false;
+  let looking = false, timer = null, built = null, asking = false, audited = false;
 
   async function look() {
     clearTimeout(timer);
@@ -19,7 +19,7 @@ export function operations(place, { refused }) {
       const found = await get("/api/operations");
       built ??= sections(place);
       built.update(found);
-      built.audit(await get("/api/audit").catch(() => null));
+      built.audit(audited ? await get("/api/audit") : null);
       built.problem(null);
     } catch (error) {
       built ??= sections(place);
@@ -36,10 +36,14 @@ export function operations(place, { refused }) {
 
   return {
     shown(now) { looking = now; clearTimeout(timer); if (now) look(); },
+    served(endpoints) { audited = endpoints.includes("/api/audit"); },
     pause() { clearTimeout(timer); },
     resume() { if (looking) look(); },
   };
 }
+
+/** What may be wider than a phone, and is then scrolled, by keyboard too. */
+const scrolled = (label, inner) => h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": `${label}, table` }, inner);
 
 function sections(place) {
   const problem = h("p", { class: "notice", hidden: true });
@@ -54,16 +58,16 @@ function sections(place) {
   const fresh = table("How fresh each topology's tables are", [
     { title: "Topology" }, { title: "Complete as of", class: "number" }, { title: "Behind", class: "number" }, { title: "Per second", class: "number" }, { title: "State" },
   ]);
-  const freshness = card("freshness", "Freshness", "What the view server's tables contain", fresh.element);
+  const freshness = card("freshness", "Freshness", "What the view server's tables contain", scrolled("Freshness", fresh.element));
 
   const members = table("Workers by group", [{ title: "Worker" }, { title: "Topology" }, { title: "Host" }, { title: "Partitions", class: "number" }]);
-  const workers = card("workers", "Workers", "As their group's coordinator knows them", members.element);
+  const workers = card("workers", "Workers", "As their group's coordinator knows them", scrolled("Workers", members.element));
 
   const owned = table("Partitions, owners, and lag", [
-    { title: "Partition" }, { title: "Owner" }, { title: "End", class: "number minor" }, { title: "Committed", class: "number minor" },
+    { title: "Partition" }, { title: "Group" }, { title: "Owner" }, { title: "End", class: "number minor" }, { title: "Committed", class: "number minor" },
     { title: "Behind", class: "number" }, { title: "Throughput", class: "bars", unseen: true }, { title: "Per second", class: "number" },
   ]);
-  const partitions = card("partitions", "Partitions", "Behind: records that the tables do not contain", h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Partitions" }, owned.element));
+  const partitions = card("partitions", "Partitions", "Behind: records that the tables do not contain", scrolled("Partitions", owned.element));
 
   const aside = table("Records put aside, by source", [{ title: "Source" }, { title: "Late", class: "number" }, { title: "Dead letters", class: "number" }]);
   const letters = card("letters", "Put aside", "What is kept of late and undecodable records", aside.element);
@@ -72,7 +76,7 @@ function sections(place) {
     { title: "Table" }, { title: "Window" }, { title: "Key" }, { title: "Stored" }, { title: "Recounted" },
   ]);
   const verdict = h("p", { class: "verdict" });
-  const audit = card("audit", "Audit", "Closed windows, counted again from the log", verdict, differing.element);
+  const audit = card("audit", "Audit", "Closed windows, counted again from the log", verdict, scrolled("What differs", differing.element));
   audit.element.hidden = true;
 
   place.replaceChildren(problem, h("div", { class: "grid" }, now.element, freshness.element, workers.element, letters.element, audit.element, partitions.element));
@@ -80,12 +84,13 @@ function sections(place) {
   return {
     problem(words) { text(problem, words); show(problem, words != null); },
     update({ topologies, letters: kept }) {
-      const all = (of) => topologies.reduce((sum, one) => (of(one) == null || sum == null ? null : sum + of(one)), 0);
+      const sum = (rows, of) => rows.reduce((all, one) => (of(one) == null || all == null ? null : all + of(one)), 0);
+      const all = (of) => sum(topologies, of);
       text(said.lag, count(all((one) => one.freshness.lagTotal)));
       text(said.rate, compact(all((one) => one.perSecond)));
       text(said.workers, count(all((one) => one.members?.length)));
-      text(said.late, compact(kept.reduce((sum, one) => sum + one.late, 0)));
-      text(said.dead, compact(kept.reduce((sum, one) => sum + one.deadLetters, 0)));
+      text(said.late, compact(sum(kept, (one) => one.late)));
+      text(said.dead, compact(sum(kept, (one) => one.deadLetters)));
       now.state(null);
       fresh.rows(topologies.map((one) => ({
         key: one.name,
@@ -96,11 +101,11 @@ function sections(place) {
       const found = topologies.flatMap((one) => (one.members ?? []).map((member) => ({ ...member, topology: one.name })));
       members.rows(found.map((one) => ({ key: `${one.topology} ${one.member}`, cells: [one.name, one.topology, one.host, count(one.partitions)] })));
       workers.state(found.length ? null : topologies.find((one) => one.problem)?.problem ?? "No worker is in its group. Start one: millrace worker");
-      const rows = topologies.flatMap((one) => one.partitions.map((row) => ({ ...row, topology: one.name })));
+      const rows = topologies.flatMap((one) => one.partitions.map((row) => ({ ...row, topology: one.name, asked: one.members != null })));
       const fastest = Math.max(1, ...rows.map((row) => row.perSecond ?? 0));
       owned.rows(rows.map((row) => ({
         key: `${row.topology} ${row.topic} ${row.partition}`,
-        cells: [`${row.topic} ${row.partition}`, row.owner ?? "nobody", count(row.end), count(row.committed), count(row.lag), bar(row.perSecond / fastest), decimal(row.perSecond)],
+        cells: [`${row.topic} ${row.partition}`, row.topology, row.owner ?? (row.asked ? "nobody" : NONE), count(row.end), count(row.committed), count(row.lag), bar(row.perSecond / fastest), decimal(row.perSecond)],
       })));
       partitions.state(rows.length ? null : "Not known yet.");
       aside.rows(kept.map((one) => ({ key: one.topic, cells: [one.topic, count(one.late), count(one.deadLetters)] })));

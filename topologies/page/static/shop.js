@@ -1,7 +1,7 @@
 // The shop: what is sold, by what and by whom, what draws attention, and what needs it.
 
 import { bar, card, h, link, table, text } from "./dom.js";
-import { NONE, count, decimal, money, share, time } from "./format.js";
+import { NONE, count, decimal, money, share, time, when } from "./format.js";
 import { chart } from "./chart.js";
 import { get } from "./live.js";
 import { recommended } from "./recommended.js";
@@ -252,7 +252,7 @@ function alerts(cash) {
         cells: [
           userLink(row.userId),
           `${row.reason === "amount" ? cash.full(row.amount) : `${count(row.orders)} orders`}${row.final ? "" : ", provisional"}`,
-          time(row.occurredAt),
+          when(row.occurredAt),
         ],
       })));
     },
@@ -271,7 +271,7 @@ function carts() {
       box.state(problem ?? (listed.length ? null : "No cart was left yet: one is after an hour without a change."));
       rows.rows(listed.map((row) => ({
         key: `${row.userId} ${row.since}`,
-        cells: [userLink(row.userId), `${count(row.items.length)} ${row.items.length === 1 ? "product" : "products"}`, time(row.lastChange)],
+        cells: [userLink(row.userId), `${count(row.items.length)} ${row.items.length === 1 ? "product" : "products"}`, when(row.lastChange)],
       })));
     },
   };
