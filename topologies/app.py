@@ -3,7 +3,7 @@
 The app is plain Faust with batched delivery: agents of your own, batched or not, may stand beside the topology's.
 """
 
-import gc
+import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +25,7 @@ from streams.delivery import (
 )
 from streams.errors import MillraceError
 from streams.log import LogError
+from streams.memory import GIVE_BACK_EVERY_S, give_back, spare_the_collector
 from topologies.names import claim_name
 from topologies.processor import EngineProcessor
 from topologies.settings import Settings
@@ -77,6 +78,10 @@ def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> 
         _add_agent(app, processor, name)
     add_pages(app, processor)
 
+    @app.timer(GIVE_BACK_EVERY_S)
+    async def give_memory_back() -> None:
+        await asyncio.to_thread(give_back)
+
     def prepare() -> None:
         spare_the_collector()
         app.instance_name = processor.engine.name = claim_name(settings.state_dir, topology.name, settings.name)
@@ -93,15 +98,6 @@ def app_from_environment(make: Callable[[Settings], Topology]) -> BatchApp:
     except MillraceError as error:
         raise SystemExit(f"error: {error}") from None
     return build_app(make(settings), settings)
-
-
-def spare_the_collector() -> None:
-    """Set Python's collector to what a worker holds, once all modules are there."""
-    # Batches are thousands of short-lived objects without cycles: with Python's defaults the collector walks all live
-    # accumulators again and again, a quarter of the worker's time (measured).
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 50)
 
 
 def _add_agent(app: BatchApp, processor: EngineProcessor, topic_name: str) -> None:

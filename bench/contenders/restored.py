@@ -9,9 +9,9 @@ import msgspec
 from bench.changelog import TABLE, digest
 from bench.measure import Outcome, Task, report, task_given
 from streams.kafka_log import KafkaLog
+from streams.memory import spare_the_collector
 from tables.recovery import restore
 from tables.store import Store
-from topologies.app import spare_the_collector
 from topologies.sales import sales_topology
 from topologies.settings import Settings
 from topologies.topology import Topology
