@@ -78,7 +78,7 @@ def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> 
         _add_agent(app, processor, name)
     add_pages(app, processor)
 
-    @app.timer(GIVE_BACK_EVERY_S)
+    @app.timer(GIVE_BACK_EVERY_S)  # type: ignore[untyped-decorator]  # Faust's
     async def give_memory_back() -> None:
         await asyncio.to_thread(give_back)
 
