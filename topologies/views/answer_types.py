@@ -176,6 +176,72 @@ class Ready(Struct, forbid_unknown_fields=True):
     topologies: dict[str, Freshness] | UnsetType = UNSET
 
 
+class Part(Struct, forbid_unknown_fields=True):
+    """What one of several views said: `body` is what it alone would have answered, with `status`."""
+
+    view: str
+    status: Annotated[int, Meta(ge=200, le=599)]
+    body: dict[str, Any]
+
+
+class Batch(Struct, forbid_unknown_fields=True):
+    """What several views said, in the order asked."""
+
+    views: list[Part]
+    freshness: Freshness
+
+
+class Member(Struct, forbid_unknown_fields=True):
+    """A worker that is in its group now."""
+
+    name: Annotated[str, Meta(description="its own, or its client's where it has none")]
+    member: str
+    host: str
+    partitions: Count
+
+
+class OwnedPartition(Struct, forbid_unknown_fields=True):
+    """One partition of a source: whose it is, and how far its tables are; offsets, null where not known."""
+
+    topic: str
+    partition: Count
+    owner: str | None
+    end: Count | None
+    committed: Count | None
+    covered: Annotated[Count, Meta(description="everything before is in the tables that are read here")]
+    lag: Count | None
+    perSecond: Annotated[float | None, Meta(description="records, in the last ten seconds")]
+
+
+class RunningTopology(Struct, forbid_unknown_fields=True):
+    """A topology as its group runs it; what the cluster does not tell is null, and `problem` says why."""
+
+    name: str
+    state: Annotated[str | None, Meta(description="the group's, such as stable or empty")]
+    problem: str | None
+    members: list[Member] | None
+    perSecond: float | None
+    partitions: list[OwnedPartition]
+    freshness: Freshness
+
+
+class PutAside(Struct, forbid_unknown_fields=True):
+    """How many late events and dead letters are kept of a source."""
+
+    topic: str
+    late: Count | None
+    deadLetters: Count | None
+
+
+class Operations(Struct, forbid_unknown_fields=True):
+    """What those want to know who run it."""
+
+    at: Iso
+    topologies: list[RunningTopology]
+    letters: list[PutAside]
+    freshness: Freshness
+
+
 class Index(Struct, forbid_unknown_fields=True):
     """Which endpoints there are."""
 

@@ -5,28 +5,24 @@ order asked, `view`, `status` and `body`: what that view alone would have said, 
 own freshness, and `freshness` is that of all that is served.
 """
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from aiohttp import web
 from yarl import URL
 
 from topologies.views.answers import SERVED, answer
+from topologies.views.endpoints import BATCH, VIEWS
 from topologies.views.guard import OPEN, OPERATIONS, PUBLIC
 from topologies.views.problems import BadParameter, NotFound, problems
 
-VIEWS_MAX: Final = 24
 _body = msgspec.json.Decoder().decode
 
 
 async def batch(request: web.Request) -> web.Response:
     """`GET /api/batch?view=...&view=...`: what each view says."""
-    for name in request.query:
-        if name != "view":
-            raise BadParameter(name, f"there is no parameter {name!r}; known is view, as often as you like")
-    asked = request.query.getall("view", [])
-    if not 0 < len(asked) <= VIEWS_MAX:
-        raise BadParameter("view", f"view must be given 1 to {VIEWS_MAX} times, each a path such as /api/sales")
+    BATCH.read(request.query)
+    asked = VIEWS.of(request.query)
     fresh = request.app[SERVED].freshness()
     return answer({"views": [await _part(request, view) for view in asked], "freshness": fresh})
 

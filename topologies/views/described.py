@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 from multidict import MultiMapping
 
-from topologies.views.parameters import Parameter, checked
+from topologies.views.parameters import Parameter, Repeated, checked
 
 JSON: Final = "application/json"
 
@@ -19,7 +19,8 @@ class Described:
     `answer` is a msgspec Struct that has the shape of the answer, or a JSON Schema of one's own; None: an object of
     any shape. Structs with `forbid_unknown_fields` promise that there is nothing else in it. `problems` are the
     statuses of the problems that it may answer with, beside those that every endpoint has; `others` other answers by
-    their status. A `live` one can be followed as a stream of events. One that is not `strict` takes any query.
+    their status, None for one without a body. A `live` one can be followed as a stream of events, one that is not
+    `strict` takes any query, one that is not `guarded` needs no token.
 
         DEVICES = Described(
             "The devices of a site",
@@ -39,8 +40,9 @@ class Described:
     detail: str = ""
     live: bool = True
     strict: bool = True
+    guarded: bool = True
     content: str = JSON
-    others: Mapping[int, type[msgspec.Struct]] = field(default_factory=dict)
+    others: Mapping[int, type[msgspec.Struct] | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ValueError for a parameter that is declared twice."""
@@ -50,4 +52,5 @@ class Described:
 
     def read(self, query: MultiMapping[str]) -> dict[str, str]:
         """A query's parameters, for the declared ones to be read from. Raises BadParameter for any other, or twice."""
-        return checked(query, [parameter.name for parameter in self.parameters if parameter.place == "query"])
+        asked = [parameter for parameter in self.parameters if parameter.place == "query"]
+        return checked(query, [one.name for one in asked], [one.name for one in asked if isinstance(one, Repeated)])

@@ -14,8 +14,11 @@ from typing import Any, Final
 
 import msgspec
 
+from topologies.topology import Topology
 from topologies.views import answer_types as answers
 from topologies.views.described import JSON, Described
+from topologies.views.endpoints import ENDPOINTS, FOLLOWING, LAST_ID_HEADER
+from topologies.views.guard import OPERATIONS, SUFFIX
 from topologies.views.parameters import Parameter, Segment
 from topologies.views.problems import CONTENT_TYPE
 
@@ -29,11 +32,16 @@ Errors are `application/problem+json` (RFC 9457). A request needs no body; one o
 413, one of unknown length with 411. Answers of some size are compressed for who accepts gzip. There is no CORS:
 pages of other origins cannot read this API.
 """
+STREAM: Final = """\
+The answer as a stream of events, asked for with /live after the path, or with `Accept: text/event-stream`: \
+`snapshot` is the answer, `delta` a JSON Patch (RFC 6902) that makes it of the one before, `problem` what there is \
+instead of it. Who comes back with the last id gets what was missed. There is a comment at least every 15 s."""
+EVENTS: Final = "text/event-stream"
 SAID: Final = {
     400: "A parameter is not right; `parameter` names it",
     401: "The token is missing or wrong",
     404: "There is no such thing, or nothing is known of it",
-    503: "Not yet: ask again after `Retry-After` seconds",
+    503: "Not yet, or not any more: ask again after `Retry-After` seconds",
     504: "The view did not come to what `after` asks for in time",
 }
 Tree = dict[str, Any]
@@ -41,7 +49,15 @@ Tree = dict[str, Any]
 
 def document(endpoints: Mapping[str, Described], *, read_token: bool = False, ops_token: bool = False) -> Tree:
     """The document of a server with these endpoints, by path; with tokens if it asks for some."""
-    secured = read_token or ops_token
+    endpoints = dict(sorted(endpoints.items()))
+
+    def tokens(path: str, one: Described) -> str | None:
+        if not one.guarded:
+            return None
+        if path in OPERATIONS and ops_token:
+            return "operations"
+        return "reads" if read_token else None
+
     shapes = [
         answers.Problem,
         answers.Freshness,
@@ -50,28 +66,40 @@ def document(endpoints: Mapping[str, Described], *, read_token: bool = False, op
     references, components = msgspec.json.schema_components(shapes, ref_template=REF)
     schema_of = dict(zip(shapes, references, strict=True))
     paths = {}
-    for path, described in endpoints.items():
-        secure = secured and path not in ("/healthz", "/readyz", "/", "/docs")
-        paths[path] = {"get": _operation(path, described, schema_of, secure=secure)}
+    for path, one in endpoints.items():
+        paths[path] = {"get": _operation(path, one, schema_of, token=tokens(path, one))}
+        if one.live and path + SUFFIX not in endpoints:
+            paths[path + SUFFIX] = {"get": _stream(path, one, schema_of, token=tokens(path, one))}
     found: Tree = {
         "openapi": VERSION,
         "info": {"title": "Millrace views", "version": _version(), "description": ABOUT},
         "paths": paths,
         "components": {"schemas": dict(sorted(components.items()))},
     }
-    if secured:
-        found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    used = sorted({name for path in endpoints if (name := tokens(path, endpoints[path])) is not None})
+    if used:
+        found["components"]["securitySchemes"] = {name: {"type": "http", "scheme": "bearer"} for name in used}
     return found
 
 
-def undescribed(path: str, view: Callable[..., Any]) -> Described:
+def described(topologies: Iterable[Topology], paths: Iterable[str]) -> dict[str, Described]:
+    """What the endpoints of these paths declare, the topologies' own views before all others."""
+    views = {path: (topology, view) for topology in topologies for path, view in topology.views.items()}
+    found = {}
+    for path in paths:
+        topology, view = views.get(path, (None, None))
+        own = ENDPOINTS.get(path) if topology is None else topology.described.get(path)
+        found[path] = own or undescribed(path, view)
+    return found
+
+
+def undescribed(path: str, view: Callable[..., Any] | None) -> Described:
     """What can be said of a view that says nothing of itself."""
-    inner = view
-    while isinstance(inner, partial):
-        inner = inner.func
-    told = (inspect.getdoc(inner) or "").partition("\n")[0].strip()
+    while isinstance(view, partial):
+        view = view.func
+    told = (inspect.getdoc(view) or "").partition("\n")[0].strip()
     parameters = tuple(Segment(name) for name in path_names(path))
-    return Described(told or f"A view of its topology's own: {path}", parameters, problems=(404, 503))
+    return Described(told or "A view of its topology's own", parameters, problems=(404, 503))
 
 
 def path_names(path: str) -> list[str]:
@@ -86,21 +114,32 @@ def path_names(path: str) -> list[str]:
 def _shapes(described: Described) -> Iterable[type[msgspec.Struct]]:
     if isinstance(described.answer, type):
         yield described.answer
-    yield from described.others.values()
+    yield from (shape for shape in described.others.values() if shape is not None)
 
 
-def _operation(path: str, described: Described, schema_of: Mapping[Any, Tree], *, secure: bool) -> Tree:
+def _operation(path: str, described: Described, schema_of: Mapping[Any, Tree], *, token: str | None) -> Tree:
+    parameters = [*described.parameters, *(FOLLOWING if described.live else ())]
     found: Tree = {
         "operationId": "_".join(["get", *re.findall(r"\w+", path)]),
         "summary": described.summary,
         "tags": [_tag(path)],
-        "parameters": [_parameter(parameter) for parameter in described.parameters],
-        "responses": _responses(described, schema_of, secure=secure),
+        "parameters": [_parameter(parameter) for parameter in parameters],
+        "responses": _responses(described, schema_of, token=token),
     }
     if described.detail:
         found["description"] = described.detail
-    if secure:
-        found["security"] = [{"token": []}]
+    if token is not None:
+        found["security"] = [{token: []}]
+    return found
+
+
+def _stream(path: str, described: Described, schema_of: Mapping[Any, Tree], *, token: str | None) -> Tree:
+    found = _operation(path, described, schema_of, token=token)
+    found["operationId"] += "_live"
+    found["summary"] += ", live"
+    found["description"] = f"{described.detail} {STREAM}".strip()
+    found["parameters"].append(_parameter(LAST_ID_HEADER))
+    found["responses"]["200"] = _content("A stream of events", EVENTS, {"type": "string"})
     return found
 
 
@@ -120,12 +159,16 @@ def _parameter(parameter: Parameter[Any]) -> Tree:
     return found
 
 
-def _responses(described: Described, schema_of: Mapping[Any, Tree], *, secure: bool) -> Tree:
+def _responses(described: Described, schema_of: Mapping[Any, Tree], *, token: str | None) -> Tree:
     found: Tree = {"200": _content(described.summary, described.content, _schema(described.answer, schema_of))}
+    if described.live:
+        found["200"]["content"][EVENTS] = {"schema": {"type": "string", "description": STREAM}}
     for status, shape in described.others.items():
-        found[str(status)] = _content(HTTPStatus(status).phrase, JSON, schema_of[shape])
+        phrase = HTTPStatus(status).phrase
+        found[str(status)] = {"description": phrase} if shape is None else _content(phrase, JSON, schema_of[shape])
     problem = schema_of[answers.Problem]
-    statuses = {*described.problems, *([400] if described.strict else []), *([401] if secure else [])}
+    statuses = {*described.problems, *((503, 504) if described.live else ())}
+    statuses |= ({400} if described.strict else set()) | ({401} if token is not None else set())
     for status in sorted(statuses):
         found[str(status)] = _content(SAID.get(status, HTTPStatus(status).phrase), CONTENT_TYPE, problem)
     return dict(sorted(found.items()))

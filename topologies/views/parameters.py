@@ -12,7 +12,7 @@ from the parameters of a request, and a missing one is its default:
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -20,12 +20,13 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from multidict import MultiMapping
 
 from tables.windows import Hopping, Tumbling, parse_duration
-from topologies.views.problems import BadParameter
+from topologies.views.problems import SHOWN_CHARS, BadParameter
 
 LATEST_MS: Final = 2**53
 TEXT_CHARS: Final = 1_000
 DURATION_PATTERN: Final = "^[1-9][0-9]{0,8}[smhd]$"
 _TIME_PATTERN: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9:]{5})?)?$"
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,17}(\.[0-9]{0,17})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 T = TypeVar("T")
 Schema = dict[str, Any]
 
@@ -135,6 +136,28 @@ class Integer(Parameter[int]):
 
 
 @dataclass(frozen=True)
+class Number(Parameter[float]):
+    """A number of `[low, high]`, such as `2.5`."""
+
+    low: float
+    high: float
+    default: float
+
+    def of(self, values: Mapping[str, str]) -> float:
+        """The number."""
+        text = values.get(self.name)
+        if text is None:
+            return self.default
+        if not _NUMBER.fullmatch(text) or not self.low <= float(text) <= self.high:
+            raise self.bad(f"must be a number from {self.low:g} to {self.high:g}, not {text[:SHOWN_CHARS]!r}")
+        return float(text)
+
+    def schema(self) -> Schema:
+        """The bounds."""
+        return {"type": "number", "minimum": self.low, "maximum": self.high, "default": self.default}
+
+
+@dataclass(frozen=True)
 class Time(Parameter[int | None]):
     """A time in ms since the epoch, given so or as ISO-8601 (UTC where no offset is given); None where missing."""
 
@@ -202,6 +225,26 @@ class Duration(Parameter[int | None]):
 
 
 @dataclass(frozen=True)
+class Repeated(Parameter[list[str]]):
+    """A text that may be given several times, and must be once."""
+
+    most: int
+    required: bool = field(default=True, kw_only=True)
+
+    def of(self, values: Mapping[str, str]) -> list[str]:
+        """All of them; give it the query itself, which still has them all."""
+        given = values.getall(self.name, []) if isinstance(values, MultiMapping) else []
+        if not 0 < len(given) <= self.most:
+            raise self.bad(f"must be given 1 to {self.most} times")
+        return given
+
+    def schema(self) -> Schema:
+        """How many there may be."""
+        texts = {"type": "string", "minLength": 1}
+        return {"type": "array", "items": texts, "minItems": 1, "maxItems": self.most}
+
+
+@dataclass(frozen=True)
 class Formed(Parameter[str | None]):
     """A text of a certain form, such as a place in a list that an earlier answer named; None where it is missing."""
 
@@ -232,15 +275,22 @@ def windows_of(values: Mapping[str, str], slice_ms: int, window: Duration, hop: 
     return Hopping(size, step, slice_ms)
 
 
-def checked(query: MultiMapping[str], known: Iterable[str]) -> dict[str, str]:
+def checked(query: MultiMapping[str], known: Iterable[str], repeated: Iterable[str] = ()) -> dict[str, str]:
     """A query's parameters, each once. Raises BadParameter for one that is not known here, or given again."""
     known = sorted(known)
     for name in query:
         if name not in known:
             raise unknown(name, known)
-        if len(query.getall(name)) > 1:
-            raise BadParameter(name, f"{name} is given more than once")
+    once(query, query.keys() - set(repeated))
     return dict(query)
+
+
+def once(query: MultiMapping[str], names: Collection[str]) -> dict[str, str]:
+    """Those of a query's parameters. Raises BadParameter for one that is given more than once."""
+    for name in names:
+        if len(query.getall(name, ())) > 1:
+            raise BadParameter(name, f"{name} is given more than once")
+    return {name: query[name] for name in names if name in query}
 
 
 def unknown(name: str, known: Iterable[str]) -> BadParameter:

@@ -6,25 +6,34 @@ import re
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 
 from streams.errors import MillraceError
+from streams.rereading import Rereader
 from tables.read_model import ReadModel
 from tables.table import Group
 from tables.topic_copy import TopicCopy
+from topologies.docs import serve as docs
 from topologies.page.serve import PUBLIC as PAGE
 from topologies.settings import Settings
 from topologies.topology import Topology
 from topologies.views import handlers
 from topologies.views.answers import SERVED, Served, Views
+from topologies.views.audit import audited, let_read_log
 from topologies.views.background import keep_running
 from topologies.views.batch import batch
+from topologies.views.channels import Channels, Pace
+from topologies.views.explain import explain
 from topologies.views.follower import Follower
 from topologies.views.freshness import Tracker
-from topologies.views.guard import ACCESS, BODY_BYTES, PUBLIC, Access, Site, guarded, harden, warn_if_open
+from topologies.views.guard import ACCESS, BODY_BYTES, PUBLIC, SUFFIX, Access, Site, guarded, harden, warn_if_open
+from topologies.views.live import CHANNELS, LIVE, answered, end_streams
 from topologies.views.metrics import METRICS, Metrics, measured, metrics
+from topologies.views.openapi import described, document
+from topologies.views.operations import LOOKOUT, Lookout, operations
 from topologies.views.problems import Handler, problems
 
 logger = logging.getLogger(__name__)
@@ -45,21 +54,36 @@ def build_views(topologies: Sequence[Topology], settings: Settings) -> web.Appli
     return app
 
 
-def views_app(topologies: Sequence[Topology], access: Access | None = None) -> web.Application:
+def views_app(
+    topologies: Sequence[Topology], access: Access | None = None, pace: Pace | None = None
+) -> web.Application:
     """The endpoints of the topologies' views, without anything behind them: `attach` it before use.
+
+    `pace` is that of live views.
 
     Raises MillraceError for a view whose path is taken or is no path, and for tables of the same name.
     """
     refuse_alike(topologies)
-    app = web.Application(middlewares=[measured, problems, guarded], client_max_size=BODY_BYTES)
+    app = web.Application(middlewares=[measured, problems, guarded, answered], client_max_size=BODY_BYTES)
     app[ACCESS] = access or Access()
-    app[PUBLIC] = frozenset(PAGE.values())
+    app[PUBLIC] = frozenset({*PAGE.values(), *docs.PUBLIC.values()})
+    app[CHANNELS] = Channels(pace)
     app.on_response_prepare.append(harden)
-    for path, handler in _routes(topologies).items():
+    app.on_shutdown.append(end_streams)
+    routes = _routes(topologies)
+    tokens = {"read_token": app[ACCESS].read_token is not None, "ops_token": app[ACCESS].ops_token is not None}
+    endpoints = described(topologies, routes)
+    app[docs.DOCUMENT] = docs.asset_of(document(endpoints, **tokens))
+    owners = {path: topology.name for topology in topologies for path in topology.views}
+    app[LIVE] = {path: owners.get(path) for path, one in endpoints.items() if one.live}
+    for path, handler in routes.items():
         try:
             app.router.add_get(_anything(path), handler)
         except ValueError as error:
             raise MillraceError(f"a view cannot be served at {path!r}: {error}") from error
+    for path in app[LIVE]:
+        if path + SUFFIX not in routes:
+            app.router.add_get(_anything(path) + SUFFIX, routes[path])
     return app
 
 
@@ -82,13 +106,18 @@ def refuse_alike(topologies: Sequence[Topology]) -> None:
 def _routes(topologies: Sequence[Topology]) -> dict[str, Handler]:
     routes: dict[str, Handler] = {
         "/api": handlers.index,
+        "/api/audit": audited,
         "/api/batch": batch,
+        "/api/explain": explain,
+        "/api/operations": operations,
         "/api/tables": handlers.tables,
         "/api/tables/{name}": handlers.table,
         "/api/tables/{name}/rows": handlers.table_rows,
         "/healthz": handlers.healthz,
         "/readyz": handlers.readyz,
         "/metrics": metrics,
+        "/openapi.json": docs.openapi,
+        **docs.PUBLIC,
     }
     if handlers.sales_tables(table.name for topology in topologies for table in read_group(topology).tables):
         routes = {"/api/sales": handlers.sales, "/api/sales/top": handlers.top, **routes}
@@ -116,6 +145,7 @@ def _shape(path: str) -> str:
 def attach(app: web.Application, *served: Views) -> None:
     """Put a read model of each topology behind the endpoints."""
     app[SERVED] = Served(served)
+    app[LOOKOUT] = Lookout()
     app[METRICS] = Metrics([views.tracker for views in served])
 
 
@@ -124,12 +154,16 @@ def _following(topologies: Sequence[Topology], settings: Settings) -> Callable[[
         with ExitStack() as opened:
             served = [_opened(topology, settings, opened) for topology in topologies]
             attach(app, *served)
+            app[LOOKOUT] = Lookout(settings.cluster)
             following = [asyncio.create_task(_follower(views, settings).run()) for views in served]
             beside = [
                 asyncio.create_task(keep_running(name, function, views.reader))
                 for views in served
                 for name, function in views.topology.backgrounds.items()
             ]
+            audit = let_read_log(app, served, partial(Rereader, settings.cluster), settings.audit_every_s)
+            if settings.audit_every_s:
+                beside.append(asyncio.create_task(audit.run()))
             app[FOLLOWING] = following
             yield
             for task in (*beside, *following):
