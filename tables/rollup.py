@@ -108,7 +108,14 @@ class Rollup:
     def result(self, start: int, end: int, key: str) -> Results | None:
         """The merged results of one key, None if it does not occur; reads no other key."""
         states = self._states(start, end, key)
-        return None if states is None else self._row.results(states)
+        if states is None:
+            return None
+        block = self._blocks.get((start, end))
+        if block is None:
+            return self._row.results(states)
+        if key not in block.results:
+            block.results[key] = self._row.results(states)
+        return block.results[key]
 
     def keys(self, start: int, end: int) -> set[str]:
         """Every key that occurs in the stretch."""

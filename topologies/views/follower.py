@@ -20,7 +20,7 @@ from streams.fetching import WholeBatchConsumer
 from streams.kafka_log import stop_consumer
 from streams.log import TP, LogError, Record
 from streams.topics import Topic, ensure_topics, topic_ids
-from tables.read_model import Changed, ReadModel, partitions_of
+from tables.read_model import ReadModel, partitions_of
 from tables.topic_copy import TopicCopy
 from topologies.kept_topics import refuse_lost
 from topologies.views.freshness import Tracker
@@ -184,20 +184,19 @@ class Follower:
         await looking
 
     async def _apply(self, found: Mapping[TP, Sequence[Record]], of_topic: Mapping[str, Followed]) -> None:
-        changed: Changed = set()
         try:
             for tp, records in found.items():
                 for start in range(0, len(records), BATCH_RECORDS):
                     batch, followed = records[start : start + BATCH_RECORDS], of_topic[tp.topic]
                     if followed is self.model:
-                        changed |= self.model.apply(TP(*tp), batch)
+                        self.tracker.news.note(self.model.apply(TP(*tp), batch))
                     else:
                         followed.apply(TP(*tp), batch)
                     await asyncio.sleep(0)  # answers in between: a flush is thousands of records, of many partitions
         finally:
             self.tracker.settle()
             if found:
-                self.tracker.news.tell(changed)  # what was applied, also if the rest was not
+                self.tracker.news.tell()  # what was applied, also if the rest was not
 
     async def _drop_reached(self, consumer: AIOKafkaConsumer, targets: dict[TP, int]) -> None:
         # The last record before an end may be gone (compaction), so the position decides, not the records.

@@ -13,9 +13,11 @@ from topologies.views.answers import SERVED, Views, answer
 from topologies.views.described import Described
 from topologies.views.freshness import iso
 from topologies.views.guard import ACCESS
+from topologies.views.live import MEMORY
 from topologies.views.parameters import Duration, checked, windows_of
 from topologies.views.problems import BadParameter, Handler
 from topologies.views.queries import SALES, Question, Row
+from topologies.views.ranking import Top
 
 KEYS_SHOWN = 100
 
@@ -62,7 +64,14 @@ async def top(request: web.Request) -> web.Response:
     fresh = views.freshness(table)
     await views.merge(table, window)
     mark = queries.currency_mark(currency, views.currency)
-    rows = queries.top_rows(views.model, table, window, metric, n, mark)
+    memory = request.get(MEMORY)
+    if memory is None:
+        rows = queries.top_rows(views.model, table, window, metric, n, mark)
+    else:
+        followed = str(request.rel_url)
+        if followed not in memory:
+            memory[followed] = Top.follow(views.model, views.tracker.news, table, metric, n, mark)
+        rows = memory[followed].rows(window)
     times = queries.times_of(window, views.model.closed_before(table))
     return answer({"by": by, "metric": metric, "currency": currency, **times, "rows": rows, "freshness": fresh})
 

@@ -1,13 +1,13 @@
 """Who tells, and who hears, that there is something new to answer.
 
-A follower tells after it has applied what it read and after each look at the ends of the sources; a background
-function does when it posts. Who waits is woken by that, and does nothing meanwhile. Nobody has to sign off: whoever
-is not there any more is not told.
+A follower notes what changes in the tables as it applies it, and rings when it has applied what it read, and after
+each look at the ends of the sources; a background function rings by posting. Who waits is woken by that, and does
+nothing meanwhile. Nobody has to sign off: whoever is not there any more is not told.
 """
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final
 from weakref import WeakSet
 
 # (table, slice start in ms, key); as `tables.read_model` has it
@@ -15,29 +15,33 @@ Cells = set[tuple[str, int, str]]
 NOTHING: Final[Cells] = set()
 
 
-class Listener(Protocol):
-    """Hears what changed."""
-
-    def hear(self, cells: Cells | None) -> None:
-        """`cells` of the tables have changed, or something else; None: anything may have."""
-        ...
-
-
 class News:
     """What is new of one topology."""
 
     def __init__(self) -> None:
         """Nobody listens yet."""
-        self._listeners: WeakSet[Listener] = WeakSet()
+        self._bells: WeakSet[Bell] = WeakSet()
+        self._watchers: WeakSet[Changed] = WeakSet()
 
-    def listen(self, listener: Listener) -> None:
-        """Have a listener hear of what changes from now on, as long as somebody else holds it."""
-        self._listeners.add(listener)
+    def wake(self, bell: "Bell") -> None:
+        """Ring a bell from now on, as long as somebody else holds it."""
+        self._bells.add(bell)
+
+    def watch(self, changed: "Changed") -> None:
+        """Note there what changes from now on, as long as somebody else holds it."""
+        self._watchers.add(changed)
+
+    def note(self, cells: Cells | None) -> None:
+        """Say which cells of tables have just changed, before anybody can read them; None: anything may have."""
+        for changed in tuple(self._watchers):
+            changed.hear(cells)
 
     def tell(self, cells: Cells | None = NOTHING) -> None:
-        """Say that something is new; None for cells: anything may be, such as after a copy began anew."""
-        for listener in tuple(self._listeners):
-            listener.hear(cells)
+        """Say that something is new, and if so, which cells."""
+        if cells is None or cells:
+            self.note(cells)
+        for bell in tuple(self._bells):
+            bell.ring()
 
 
 class Bell:
@@ -47,9 +51,9 @@ class Bell:
         """Listens from now on."""
         self._rung = asyncio.Event()
         for one in news:
-            one.listen(self)
+            one.wake(self)
 
-    def hear(self, cells: Cells | None) -> None:
+    def ring(self) -> None:
         """Wake who waits."""
         self._rung.set()
 

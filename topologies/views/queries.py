@@ -6,7 +6,7 @@ provisional. Windows that retention has cut into are left out: what is left of t
 """
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,13 +156,22 @@ def newest_window(model: ReadModel, table: str, size: str) -> Window:
 def top_rows(model: ReadModel, table: str, window: Window, metric: str, n: int, mark: str = "") -> list[Row]:
     """The n keys with the most of a metric, most first, ties by key; `revenue` is net."""
     found = in_currency(model.results(table, window), mark)
+    measured = measure(found, metric)
+    return ranked_rows(heapq.nsmallest(n, measured), found)
+
+
+def measure(found: Mapping[str, Row], metric: str) -> list[tuple[int, str]]:
+    """What keys are ranked by, lowest first: less the metric, then the key."""
     if metric == "revenue":
-        measured = [(-net(row), key) for key, row in found.items()]
-    else:
-        measured = [(-row[metric], key) for key, row in found.items()]
+        return [(-net(row), key) for key, row in found.items()]
+    return [(-row[metric], key) for key, row in found.items()]
+
+
+def ranked_rows(ranked: Iterable[tuple[int, str]], found: Mapping[str, Row]) -> list[Row]:
+    """The rows of what was measured and put in order."""
     return [
         {"rank": rank, "key": key, "value": -value, **found[key], "net": net(found[key])}
-        for rank, (value, key) in enumerate(heapq.nsmallest(n, measured), 1)
+        for rank, (value, key) in enumerate(ranked, 1)
     ]
 
 
