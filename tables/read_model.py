@@ -268,14 +268,20 @@ class ReadModel:
             values.setdefault(key[8:-PARTITION_BYTES].decode(), {})[number] = raw
         return values
 
-    def partials(self, table: str, start: int, key: str | None = None) -> dict[str, dict[int, list[Any]]]:
-        """Each key's cells of one slice by source partition, as stored: of one key, or of all."""
+    def partials(self, table: str, start: int, key: str) -> dict[int, list[Any]]:
+        """One key's cells of a slice by source partition, as stored."""
         declared = self.tables[table]
-        found = (
-            self._values_of_slice(declared, start) if key is None else {key: self._values_of_key(declared, start, key)}
-        )
-        read = declared.row.read
-        return {name: {number: read(raw) for number, raw in parts.items()} for name, parts in found.items() if parts}
+        return {number: declared.row.read(raw) for number, raw in self._values_of_key(declared, start, key).items()}
+
+    def stored(self, table: str, start: int) -> Iterator[tuple[str, int, bytes]]:
+        """Every cell of a slice as it is stored: its key, its source partition and its bytes."""
+        for key, raw in self.store.scan(table, encode_key(start, ""), encode_key(start + 1, "")):
+            yield key[8:-PARTITION_BYTES].decode(), int.from_bytes(key[-PARTITION_BYTES:], "big"), raw
+
+    def stored_slice(self, table: str, start: int, end: int) -> int | None:
+        """The first slice of `[start, end)` (ms) that has cells; None if none has."""
+        first = next(self.store.scan(table, encode_key(start, ""), encode_key(end, "")), None) if start < end else None
+        return None if first is None else slice_of(first[0])
 
     def reading(self, table: str, start: int, key: str) -> Reading | None:
         """The merged result of one slice and key, and the partials it comes from; None if there is none."""

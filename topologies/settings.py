@@ -44,6 +44,7 @@ class Settings:
     abandoned ``cart_timeout_s`` after its last change, an alert is raised at more than ``alert_orders`` orders or more
     than ``alert_amount`` (minor units) of one user in ``alert_window_s``; what was seen together counts half after
     ``half_life_days`` (0: it counts for ever).
+    A view server counts a closed window again from the log each ``audit_every_s`` (topologies.views.audit; 0: never).
     ``read_token`` and ``ops_token`` are what view servers ask for (topologies.views.guard).
     """
 
@@ -68,6 +69,7 @@ class Settings:
     half_life_days: float = 7.0
     views_port: int = 8090
     worker_port: int = 6066
+    audit_every_s: float = 10.0
     read_token: str | None = field(default=None, repr=False)
     ops_token: str | None = field(default=None, repr=False)
 
@@ -86,6 +88,7 @@ class Settings:
             length = getattr(self, name)
             _require(length >= 1 and length % self.slice_s == 0, f"{name} must be a multiple of slice_s")
         _require(self.alert_orders >= 1 and self.alert_amount >= 1, "alert_orders and alert_amount must be at least 1")
+        _require(self.audit_every_s >= 0, "audit_every_s must not be negative; 0 turns the audit off")
         _require(self.half_life_days >= 0, "half_life_days must not be negative")
         for token in filter(None, (self.read_token, self.ops_token)):
             _require(bool(LEGAL_TOKEN.fullmatch(token)), "tokens must be 8 to 1,000 letters, digits and -._~+/=")

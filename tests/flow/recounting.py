@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from streams.log import TP, Record
 from streams.memory_log import MemoryLog
@@ -9,6 +10,8 @@ from tables.read_model import ReadModel
 from tables.recount import CannotRecount, Recount, Wanted, as_written, differing, recount
 from tables.table import Table
 from tables.windows import Window
+
+Cell = list[Any]
 
 
 @dataclass
@@ -48,7 +51,9 @@ def wanted(model: ReadModel, tables: Sequence[str], window: Window, number: int)
 def mismatches(model: ReadModel, reader: MemoryReader, table: str, start: int) -> Mapping[tuple[str, int], list[str]]:
     """What of a slice is not as counted again, by key and partition. Raises CannotRecount."""
     declared, width = model.tables[table], model.slice_ms(table)
-    stored = model.partials(table, start)
+    stored: dict[str, dict[int, Cell]] = {}
+    for key, number, raw in model.stored(table, start):
+        stored.setdefault(key, {})[number] = declared.row.read(raw)
     found: dict[tuple[str, int], list[str]] = {}
     for number in range(model.group.source_of(table).topic.partitions):
         if TP(model.group.source_of(table).topic.name, number) not in model.progress:
@@ -62,7 +67,7 @@ def mismatches(model: ReadModel, reader: MemoryReader, table: str, start: int) -
     return found
 
 
-def _differing(table: Table, stored: list[object] | None, again: Recount, start: int, key: str) -> list[str]:
+def _differing(table: Table, stored: Cell | None, again: Recount, start: int, key: str) -> list[str]:
     counted = again.cells[table.name].get(start, {}).get(key)
     return differing(table, stored, None if counted is None else as_written(table, counted))
 

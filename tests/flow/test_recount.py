@@ -257,7 +257,7 @@ def test_a_cell_that_was_tampered_with_is_found(what: str, tmp_path: Path) -> No
 
 def _tamper(model: ReadModel, what: str) -> None:
     row, start = model.tables["takings"].row, 40 * MINUTE
-    cell = model.partials("takings", start, "user 2")["user 2"][0]
+    cell = model.partials("takings", start, "user 2")[0]
     place = encode_key(start, "user 77" if what == "added" else "user 2") + b"\x00\x00"
     change = model.store.change()
     if what == "gone":
