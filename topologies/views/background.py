@@ -7,6 +7,7 @@ it may be (`Reader.posted`).
 import asyncio
 import logging
 
+from streams.memory import GIVE_BACK_EVERY_S, give_back
 from topologies.topology import Background
 from topologies.views.reader import Reader
 
@@ -34,3 +35,10 @@ async def keep_running(name: str, function: Background, reader: Reader) -> None:
             told = True
         await asyncio.sleep(retry_s)
         retry_s = min(LAST_RETRY_S, retry_s * 2)
+
+
+async def keep_giving_back() -> None:
+    """Hand freed memory back to the system now and then, until cancelled."""
+    while True:
+        await asyncio.sleep(GIVE_BACK_EVERY_S)
+        await asyncio.to_thread(give_back)

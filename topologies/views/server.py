@@ -12,6 +12,7 @@ from pathlib import Path
 from aiohttp import web
 
 from streams.errors import MillraceError
+from streams.memory import spare_the_collector
 from streams.rereading import Rereader
 from tables.read_model import ReadModel
 from tables.table import Group
@@ -23,10 +24,12 @@ from topologies.topology import Topology
 from topologies.views import handlers
 from topologies.views.answers import SERVED, Served, Views
 from topologies.views.audit import audited, let_read_log
-from topologies.views.background import keep_running
+from topologies.views.background import keep_giving_back, keep_running
 from topologies.views.batch import batch
 from topologies.views.channels import Channels, Pace
 from topologies.views.explain import explain
+from topologies.views.compressing import compressed
+from topologies.views.cors import ORIGIN, allow, cors
 from topologies.views.follower import Follower
 from topologies.views.freshness import Tracker
 from topologies.views.guard import ACCESS, BODY_BYTES, PUBLIC, SUFFIX, Access, Site, guarded, harden, warn_if_open
@@ -41,6 +44,8 @@ logger = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 FOLLOWING = web.AppKey("following", Sequence[asyncio.Task[None]])
 CLOSE_WITHIN_S = 2.0
+# From the outside in: refusals are counted and compressed, too, and a browser's question before needs no token.
+MIDDLEWARES = [measured, compressed, problems, cors, guarded, answered]
 
 
 def build_views(topologies: Sequence[Topology], settings: Settings) -> web.Application:
@@ -49,26 +54,31 @@ def build_views(topologies: Sequence[Topology], settings: Settings) -> web.Appli
     Raises MillraceError where the topologies do not fit together, and, when started, if a local copy is in use or
     cannot be opened.
     """
-    app = views_app(topologies, Access(settings.read_token, settings.ops_token))
+    app = views_app(topologies, Access(settings.read_token, settings.ops_token), origin=settings.cors_origin)
     app.cleanup_ctx.append(_following(topologies, settings))
     return app
 
 
 def views_app(
-    topologies: Sequence[Topology], access: Access | None = None, pace: Pace | None = None
+    topologies: Sequence[Topology],
+    access: Access | None = None,
+    pace: Pace | None = None,
+    origin: str | None = None,
 ) -> web.Application:
     """The endpoints of the topologies' views, without anything behind them: `attach` it before use.
 
-    `pace` is that of live views.
+    `pace` is that of live views; pages of `origin` may read it all.
 
     Raises MillraceError for a view whose path is taken or is no path, and for tables of the same name.
     """
     refuse_alike(topologies)
-    app = web.Application(middlewares=[measured, problems, guarded, answered], client_max_size=BODY_BYTES)
+    app = web.Application(middlewares=MIDDLEWARES, client_max_size=BODY_BYTES)
     app[ACCESS] = access or Access()
     app[PUBLIC] = frozenset({*PAGE.values(), *docs.PUBLIC.values()})
     app[CHANNELS] = Channels(pace)
-    app.on_response_prepare.append(harden)
+    app.on_response_prepare.extend([harden, allow])
+    if origin is not None:
+        app[ORIGIN] = origin
     app.on_shutdown.append(end_streams)
     routes = _routes(topologies)
     tokens = {"read_token": app[ACCESS].read_token is not None, "ops_token": app[ACCESS].ops_token is not None}
@@ -161,6 +171,7 @@ def _following(topologies: Sequence[Topology], settings: Settings) -> Callable[[
                 for views in served
                 for name, function in views.topology.backgrounds.items()
             ]
+            beside.append(asyncio.create_task(keep_giving_back()))
             audit = let_read_log(app, served, partial(Rereader, settings.cluster), settings.audit_every_s)
             if settings.audit_every_s:
                 beside.append(asyncio.create_task(audit.run()))
@@ -207,6 +218,7 @@ def run(
 
 async def _serve(topologies: Sequence[Topology], settings: Settings, host: str, started: Callable[[str], None]) -> None:
     app = build_views(topologies, settings)
+    spare_the_collector()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_WITHIN_S)
     warn_if_open(host, app[ACCESS])
     try:
