@@ -123,19 +123,23 @@ def test_a_zombies_stale_flush_loses_also_after_compaction_and_without_local_sta
         assert amounts(driver) == {0: 48}
 
 
+def a_dead_zombie_wrote_last(driver: Driver) -> None:
+    zombie = driver.worker
+    for i in range(4):
+        sell(driver, 10, i)
+    zombie.deliver()
+    owner = driver.worker = driver.add_worker("w1")
+    owner.assign([0, 1], generation=1)
+    sell(driver, 5, 5)
+    driver.flush()
+    driver.log.fail_append_after(2)
+    zombie.flush()  # its cells are the last ones of their keys, and it dies before it could say better
+    zombie.crash()
+
+
 def test_a_zombies_stale_cells_lose_in_a_restore_before_anybody_has_looked() -> None:
     with Driver(shop()) as driver:
-        zombie = driver.worker
-        for i in range(4):
-            sell(driver, 10, i)
-        zombie.deliver()
-        owner = driver.worker = driver.add_worker("w1")
-        owner.assign([0, 1], generation=1)
-        sell(driver, 5, 5)
-        driver.flush()
-        driver.log.fail_append_after(2)
-        zombie.flush()  # its cells are the last ones of their keys, and it dies before it could say better
-        zombie.crash()
+        a_dead_zombie_wrote_last(driver)
         assert amounts(driver) == {0: 45}
         driver.restart(wipe=True)
         sell(driver, 2, 7)
@@ -145,17 +149,7 @@ def test_a_zombies_stale_cells_lose_in_a_restore_before_anybody_has_looked() -> 
 
 def test_a_cell_that_a_dead_zombie_wrote_last_is_said_again_before_compaction_can_take_the_better_one() -> None:
     with Driver(shop()) as driver:
-        zombie = driver.worker
-        for i in range(4):
-            sell(driver, 10, i)
-        zombie.deliver()
-        owner = driver.worker = driver.add_worker("w1")
-        owner.assign([0, 1], generation=1)
-        sell(driver, 5, 5)
-        driver.flush()
-        driver.log.fail_append_after(2)
-        zombie.flush()
-        zombie.crash()
+        a_dead_zombie_wrote_last(driver)
         driver.restart(wipe=True)  # finds it, and dies before it has said so
         driver.restart()
         driver.flush()
