@@ -20,6 +20,7 @@ from streams.errors import MillraceError
 PREFIX: Final = "MILLRACE_"
 LEGAL_PREFIX: Final = re.compile(r"[a-zA-Z0-9._-]{0,60}")
 LEGAL_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{8,1000}")  # what a header carries as it is (RFC 6750)
+LEGAL_ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 SECURITY: Final = {
     "MILLRACE_SECURITY_PROTOCOL": "security.protocol",
     "MILLRACE_SASL_MECHANISM": "sasl.mechanism",
@@ -45,7 +46,8 @@ class Settings:
     than ``alert_amount`` (minor units) of one user in ``alert_window_s``; what was seen together counts half after
     ``half_life_days`` (0: it counts for ever).
     A view server counts a closed window again from the log each ``audit_every_s`` (topologies.views.audit; 0: never).
-    ``read_token`` and ``ops_token`` are what view servers ask for (topologies.views.guard).
+    ``read_token`` and ``ops_token`` are what view servers ask for (topologies.views.guard); pages of ``cors_origin``
+    may read them (None: of their own origin only).
     """
 
     cluster: Cluster
@@ -72,6 +74,7 @@ class Settings:
     audit_every_s: float = 10.0
     read_token: str | None = field(default=None, repr=False)
     ops_token: str | None = field(default=None, repr=False)
+    cors_origin: str | None = None
 
     def __post_init__(self) -> None:
         """Check every bound, so that nobody else has to."""
@@ -93,6 +96,10 @@ class Settings:
         for token in filter(None, (self.read_token, self.ops_token)):
             _require(bool(LEGAL_TOKEN.fullmatch(token)), "tokens must be 8 to 1,000 letters, digits and -._~+/=")
         _require(self.read_token is None or self.read_token != self.ops_token, "ops_token must not be the read_token")
+        origin = self.cors_origin
+        _require(
+            origin is None or bool(LEGAL_ORIGIN.fullmatch(origin)), "cors_origin must be like https://shop.example"
+        )
         for port in (self.views_port, self.worker_port):
             _require(0 <= port < 65536, f"port {port} is not one")
 

@@ -120,9 +120,9 @@ class Shop:
         self.model = open_model(topology, directory)
         self.tracker = Tracker(self.model, copies=copies or {})
         app = views_app([topology], Access(token), pace)
-        views = Views(topology, self.model, self.tracker, "KRW")
-        attach(app, views)
-        self.reader = views.reader
+        self.views = Views(topology, self.model, self.tracker, "KRW")
+        attach(app, self.views)
+        self.reader = self.views.reader
         self.channels = app[CHANNELS]
         self.client: TestClient[Any, Any] = TestClient(TestServer(app))
         self.looks = 0

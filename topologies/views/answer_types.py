@@ -12,6 +12,10 @@ Iso = Annotated[str, Meta(description="ISO-8601, UTC", extra_json_schema={"forma
 EpochMs = Annotated[int, Meta(description="ms since the epoch")]
 ByPartition = Annotated[dict[str, int], Meta(description="by topic:partition")]
 Count = Annotated[int, Meta(ge=0)]
+Next = (
+    Annotated[str | None, Meta(description="with `limit`: the cursor of the page after this; null: the last")]
+    | UnsetType
+)
 
 
 class Freshness(Struct, forbid_unknown_fields=True):
@@ -77,6 +81,7 @@ class Sales(Struct, forbid_unknown_fields=True):
     to: Iso
     rows: list[SalesRow]
     freshness: Freshness
+    next: Next = UNSET
 
 
 class Ranked(Struct, forbid_unknown_fields=True):
@@ -158,6 +163,7 @@ class TableRows(Struct, forbid_unknown_fields=True):
     to: Iso
     rows: list[TableRow]
     freshness: Freshness
+    next: Next = UNSET
 
 
 class Health(Struct, forbid_unknown_fields=True):

@@ -1,7 +1,7 @@
 """What answering a request needs, as one value; and how a large answer is made without holding up the others."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from tables.read_model import ReadModel
 from tables.windows import Window
 from topologies.topology import Topology
 from topologies.views.freshness import Tracker, together
+from topologies.views.page import Page
 from topologies.views.problems import NotFound, to_json
 from topologies.views.queries import MAX_ROWS, Row, too_many
 from topologies.views.reader import Reader
@@ -42,21 +43,29 @@ class Views:
         await self.reader.merge(table, window)
 
     async def collect(
-        self, table: str, windows: Iterable[Window], rows_of: Callable[[Window], list[Row]], *, all_keys: bool
-    ) -> list[Row]:
-        """The rows of all windows. Raises BadParameter when there are more than `MAX_ROWS`."""
+        self,
+        table: str,
+        windows: Sequence[Window],
+        rows_of: Callable[[Window], list[Row]],
+        page: Page,
+        *,
+        all_keys: bool,
+    ) -> Row:
+        """A page of the rows of all windows, as `rows`. Raises BadParameter when there are more than `MAX_ROWS`."""
         rows: list[Row] = []
         breath = ROWS_AT_A_TIME
-        for window in windows:
+        for window in page.windows(windows):
             if all_keys:
                 await self.merge(table, window)
-            rows += rows_of(window)
+            rows += page.rows(rows_of(window))
+            if page.limit is not None and len(rows) > page.limit:
+                break
             if len(rows) > MAX_ROWS:
                 raise too_many(f"more than {MAX_ROWS:,} rows")
             if len(rows) >= breath:
                 breath = len(rows) + ROWS_AT_A_TIME
                 await asyncio.sleep(0)
-        return rows
+        return page.cut(rows)
 
 
 @dataclass(frozen=True)

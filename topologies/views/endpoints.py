@@ -8,6 +8,7 @@ from topologies.views import answer_types as answers
 from topologies.views import explained
 from topologies.views.described import Described
 from topologies.views.parameters import Choice, Duration, Formed, Integer, Number, Repeated, Segment, Text, Time
+from topologies.views.queries import MAX_ROWS
 
 TOP_MAX: Final = 1_000
 CURRENCY_CHARS: Final = 16
@@ -48,7 +49,9 @@ LAST_ID: Final = Text("lastEventId", about="the id of the last event that a stre
 LAST_ID_HEADER: Final = Text("Last-Event-ID", about="the same as lastEventId, as browsers send it", place="header")
 # What every view that can be followed takes besides its own.
 FOLLOWING: Final = (AFTER, WAIT, LAST_ID)
-RANGE: Final = (HOP, FROM, TO, KEY)
+LIMIT: Final = Integer("limit", 1, MAX_ROWS, MAX_ROWS, about="how many rows at most; the answer has `next` then")
+CURSOR: Final = Text("cursor", 6_000, about="go on after another page of rows: its `next`")
+RANGE: Final = (HOP, FROM, TO, KEY, LIMIT, CURSOR)
 MERGING: Final = "503 asks to come again when a long range has to be merged first; what is done by then stays done."
 
 

@@ -14,6 +14,7 @@ from topologies.views.described import Described
 from topologies.views.freshness import iso
 from topologies.views.guard import ACCESS
 from topologies.views.live import MEMORY
+from topologies.views.page import Page
 from topologies.views.parameters import Duration, checked, windows_of
 from topologies.views.problems import BadParameter, Handler
 from topologies.views.queries import SALES, Question, Row
@@ -43,8 +44,8 @@ async def sales(request: web.Request) -> web.Response:
     def rows_of(window: Window) -> list[Row]:
         return queries.sales_rows(views.model, question, window, mark)
 
-    rows = await views.collect(question.table, windows, rows_of, all_keys=question.key is None)
-    return answer({"by": by, "currency": currency, **_asked(views, question), "rows": rows, "freshness": fresh})
+    rows = await views.collect(question.table, windows, rows_of, Page.of(given), all_keys=question.key is None)
+    return answer({"by": by, "currency": currency, **_asked(views, question), **rows, "freshness": fresh})
 
 
 async def top(request: web.Request) -> web.Response:
@@ -111,15 +112,16 @@ async def table_rows(request: web.Request) -> web.Response:
     """`GET /api/tables/{name}/rows`: any table's windows and keys."""
     name = request.match_info["name"]
     views = request.app[SERVED].of_table(name)
-    question = _question(views, name, endpoints.TABLE_ROWS.read(request.query), endpoints.SLICES)
+    given = endpoints.TABLE_ROWS.read(request.query)
+    question = _question(views, name, given, endpoints.SLICES)
     fresh = views.freshness(name)
     windows = queries.windows_of(views.model, question)
 
     def rows_of(window: Window) -> list[Row]:
         return queries.table_rows(views.model, question, window)
 
-    rows = await views.collect(name, windows, rows_of, all_keys=question.key is None)
-    return answer({"table": name, **_asked(views, question), "rows": rows, "freshness": fresh})
+    rows = await views.collect(name, windows, rows_of, Page.of(given), all_keys=question.key is None)
+    return answer({"table": name, **_asked(views, question), **rows, "freshness": fresh})
 
 
 def custom(topology: str, view: View, described: Described | None = None) -> Handler:

@@ -29,8 +29,8 @@ Live read models of Kafka topics. Every answer says how fresh it is, in `freshne
 
 Parameters are read strictly: one that is not listed here, given twice or not understood is answered with 400.
 Errors are `application/problem+json` (RFC 9457). A request needs no body; one of more than 16 KiB is answered with
-413, one of unknown length with 411. Answers of some size are compressed for who accepts gzip. There is no CORS:
-pages of other origins cannot read this API.
+413, one of unknown length with 411. Answers of some size are compressed for who accepts gzip. Pages of other origins
+cannot read this API, unless the server is told of one (`MILLRACE_CORS_ORIGIN`).
 """
 STREAM: Final = """\
 The answer as a stream of events, asked for with /live after the path, or with `Accept: text/event-stream`: \
@@ -97,7 +97,7 @@ def undescribed(path: str, view: Callable[..., Any] | None) -> Described:
     """What can be said of a view that says nothing of itself."""
     while isinstance(view, partial):
         view = view.func
-    told = (inspect.getdoc(view) or "").partition("\n")[0].strip()
+    told = (inspect.getdoc(view) or "").partition("\n")[0].strip().rstrip(".")
     parameters = tuple(Segment(name) for name in path_names(path))
     return Described(told or "A view of its topology's own", parameters, problems=(404, 503))
 

@@ -27,9 +27,9 @@ from topologies.views.audit import audited, let_read_log
 from topologies.views.background import keep_giving_back, keep_running
 from topologies.views.batch import batch
 from topologies.views.channels import Channels, Pace
-from topologies.views.explain import explain
 from topologies.views.compressing import compressed
 from topologies.views.cors import ORIGIN, allow, cors
+from topologies.views.explain import explain
 from topologies.views.follower import Follower
 from topologies.views.freshness import Tracker
 from topologies.views.guard import ACCESS, BODY_BYTES, PUBLIC, SUFFIX, Access, Site, guarded, harden, warn_if_open
