@@ -13,6 +13,7 @@ from streaming import BEAT, Shop, Stream, streamed
 from topologies.views import NotFound, Problem
 from topologies.views.channel import Channel
 from topologies.views.channels import Pace
+from topologies.views.metrics import METRICS
 
 SALES = "/api/sales?by=category"
 
@@ -272,6 +273,30 @@ async def test_a_client_that_takes_nothing_is_disconnected_and_harms_nobody(shop
         writer.close()
         shop.sell()
         await other.until(rows=(await shop.get("/api/sales"))["rows"])
+
+
+async def test_metrics_tell_of_live_views(shop: Shop) -> None:
+    async with streamed(shop.client, "/api/state") as one, streamed(shop.client, "/api/state") as two:
+        await one.next()
+        await two.next()
+        await asyncio.sleep(0.3)
+        async with shop.client.get("/metrics") as response:
+            text = await response.text()
+        assert "millrace_views_live_clients 2.0" in text
+        assert "millrace_views_live_channels 1.0" in text
+        assert "millrace_views_live_answers_total 1.0" in text
+
+
+async def test_a_stream_is_timed_until_it_begins(shop: Shop) -> None:
+    async with streamed(shop.client, "/api/state") as stream:
+        await stream.next()
+        await asyncio.sleep(0.3)
+        await shop.client.server.close()
+    assert shop.client.app is not None
+    found = shop.client.app[METRICS].registry.get_sample_value
+    route = {"route": "/api/state"}
+    assert found("millrace_views_http_requests_total", {**route, "method": "GET", "status": "200"}) == 1
+    assert 0 < (found("millrace_views_http_request_seconds_sum", route) or 0) < 0.3
 
 
 def test_a_channel_keeps_a_bounded_ring() -> None:

@@ -10,6 +10,7 @@ bytes, and has a task beside each for its signs of life.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,6 +24,7 @@ from topologies.views.channel import BEAT
 from topologies.views.channels import Channels, Live
 from topologies.views.endpoints import FOLLOWING, LAST_ID
 from topologies.views.guard import SUFFIX, extend
+from topologies.views.metrics import BEGAN
 from topologies.views.parameters import once
 from topologies.views.problems import Handler, Problem
 from topologies.views.queries import SALES
@@ -128,6 +130,7 @@ async def _stream(request: web.Request, handler: Handler, asked: Asked) -> web.S
         response = web.StreamResponse(headers=HEADERS)
         await response.prepare(request)
         extend(request, None)
+        request[BEGAN] = time.perf_counter()
         try:
             await _Client(request, response, channels, live).send_all(live.channel.position(asked.last_id))
         except ConnectionError:

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from tables.read_model import ReadModel
 from tables.topic_copy import TopicCopy
+from topologies.views.channels import Channels
 from topologies.views.freshness import Tracker
 from topologies.views.problems import Handler
 
@@ -72,6 +73,30 @@ class FollowCollector(Collector):
         yield lag
 
 
+class LiveCollector(Collector):
+    """Reads what live views there are when Prometheus asks."""
+
+    def __init__(self, channels: Channels) -> None:
+        """Keep what is to be read."""
+        self._channels = channels
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric of live views."""
+        counts = self._channels.counts
+        for name, says, value in (
+            ("clients", "Streams that are open.", counts.clients),
+            ("channels", "Different views that are followed.", len(self._channels)),
+        ):
+            yield GaugeMetricFamily(f"millrace_views_live_{name}", says, value)
+        for name, says, value in (
+            ("answers", "Answers computed for live views, the same as before or not.", counts.computed),
+            ("frames", "Frames sent to clients, signs of life included.", counts.frames),
+            ("bytes", "Bytes sent to clients.", counts.bytes),
+            ("stuck", "Clients that were disconnected because they took nothing.", counts.stuck),
+        ):
+            yield CounterMetricFamily(f"millrace_views_live_{name}", says, value)
+
+
 def _gauge(name: str, says: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, says, labels=["group", *labels])
 
@@ -87,10 +112,11 @@ def state_bytes(kept: ReadModel | TopicCopy) -> int:
 class Metrics:
     """One server's registry, and the counters of its requests."""
 
-    def __init__(self, trackers: Sequence[Tracker]) -> None:
+    def __init__(self, trackers: Sequence[Tracker], channels: Channels) -> None:
         """Register everything with a registry of its own, so that several servers fit into a process."""
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(FollowCollector(trackers))
+        self.registry.register(LiveCollector(channels))
         self._requests = Counter(
             "millrace_views_http_requests",
             "Requests answered.",
@@ -112,16 +138,19 @@ class Metrics:
 
 
 METRICS = web.AppKey("metrics", Metrics)
+# When a stream began (of perf_counter): whoever begins one notes it.
+BEGAN = web.RequestKey("began", float)
 
 
 @web.middleware
 async def measured(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Count and time a request."""
+    """Count and time a request. A stream is counted when it ends, and as one that took until it began."""
     started = time.perf_counter()
     response = await handler(request)
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else NOT_ROUTED
-    request.app[METRICS].answered(route, request.method, response.status, time.perf_counter() - started)
+    took_s = request.get(BEGAN, time.perf_counter()) - started
+    request.app[METRICS].answered(route, request.method, response.status, took_s)
     return response
 
 

@@ -156,7 +156,7 @@ def attach(app: web.Application, *served: Views) -> None:
     """Put a read model of each topology behind the endpoints."""
     app[SERVED] = Served(served)
     app[LOOKOUT] = Lookout()
-    app[METRICS] = Metrics([views.tracker for views in served])
+    app[METRICS] = Metrics([views.tracker for views in served], app[CHANNELS])
 
 
 def _following(topologies: Sequence[Topology], settings: Settings) -> Callable[[web.Application], AsyncIterator[None]]:
