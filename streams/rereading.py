@@ -79,11 +79,11 @@ class Rereader:
         while True:
             with _told(tp):
                 messages = self._consumer.consume(AT_ONCE, timeout=0.2)
-            if messages:
+            records, ended = _records(tp, messages)
+            if records:
                 heard = time.monotonic()
             elif time.monotonic() - heard > ANSWER_S:
                 raise LogError(f"{tp.topic}[{tp.partition}] does not answer")
-            records, ended = _records(tp, messages)
             ended = ended or bool(records and records[-1].offset + 1 >= end)
             if records and records[-1].offset >= end:
                 records = [record for record in records if record.offset < end]

@@ -1,7 +1,7 @@
 """The self-audit: beside the server, random closed windows are counted again from the log, all the time and gently.
 
 One window of one source at a time, all tables of that slice width, all keys and partitions, against what the server
-holds. It is read with a consumer of its own and counted in a thread that takes a fifth of a core at the most and only
+holds. It is read with a consumer of its own and counted in a thread that takes a tenth of a core at the most and only
 for some milliseconds at a time, so that answers are not held up. Only first-stage tables are kept here; what the log
 does not tell any more is `unknown` with its reason, never `agree`. A cell that differs is looked at twice before it is
 told: logged once, and listed until the server ends.
@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from streams.log import LogError
 from tables.accumulators import UnknownFormat
 from tables.read_model import ReadModel
-from tables.recount import CannotRecount, Cell, Reader, Recount, Wanted, as_written, differing, recount
+from tables.recount import CannotRecount, Cell, Recount, Wanted, as_written, differing, recount
 from tables.table import Table
 from tables.windows import Window
 from topologies.views import explained
@@ -37,13 +37,18 @@ from topologies.views.queries import Row
 
 logger = logging.getLogger(__name__)
 
-SHARE: Final = 0.2
+# Of one core; and so many records at most of one partition for one window.
+SHARE: Final = 0.1
 LIMIT: Final = 2_000_000
+# Shown of what differs, and of the reasons for what is unknown.
 LISTED: Final = 100
 REASONS: Final = 20
+# How far to look for a slice that was not counted yet, and of how many that is remembered.
 STEPS_MAX: Final = 200
 VISITED_MAX: Final = 20_000
+# Between two chances for others: cells read by the event loop, and cells compared by the thread.
 CELLS_AT_A_TIME: Final = 500
+COMPARED_AT_A_TIME: Final = 50
 
 Stored = dict[str, dict[tuple[str, int], bytes]]
 
@@ -240,18 +245,22 @@ class Audit:
     def _compare(self, wanted: Sequence[Wanted], stored: Stored) -> Found:
         gently = Gently(self._stop)
         found = Found()
-        cells: dict[tuple[str, str], str | None] = {(table, key): None for table in stored for key, _ in stored[table]}
+        cells = {(table, key) for table in stored for key, _ in stored[table]}
+        reason: str | None = None
         with self.open_reader() as reader:
             for one in wanted:
-                _compare_partition(reader, one, stored, cells, found, self.limit, gently)
-        bad = {(one.table, one.key) for one in found.differ}
-        for cell, reason in cells.items():
-            if cell in bad:
-                continue
-            if reason is None:
-                found.agree += 1
-            else:
-                found.unknown[f"{cell[0]}: {reason}"] += 1
+                try:
+                    counted = recount(reader, one, limit=self.limit, pace=gently)
+                except CannotRecount as told:
+                    reason = str(told)
+                    continue
+                found.records += counted.records
+                cells |= _compare_partition(counted, stored, found, gently)
+        cells -= {(one.table, one.key) for one in found.differ}
+        if reason is None:
+            found.agree = len(cells)
+        else:  # of one partition: it may lack cells that nobody can tell of
+            found.unknown.update(f"{table}: {reason}" for table, _ in cells)
         return found
 
     def shown(self) -> Row:
@@ -305,36 +314,21 @@ async def _stored(model: ReadModel, table: str, start: int) -> dict[tuple[str, i
     return found
 
 
-def _compare_partition(
-    reader: Reader,
-    wanted: Wanted,
-    stored: Stored,
-    cells: dict[tuple[str, str], str | None],
-    found: Found,
-    limit: int,
-    gently: Gently,
-) -> None:
-    """Compare one source partition's cells; `cells` gets those that were only counted, and why others are unknown."""
-    number, start = wanted.number, wanted.window.start_ms
-    try:
-        counted = recount(reader, wanted, limit=limit, pace=gently)
-    except CannotRecount as reason:
-        for table in wanted.tables:
-            for key, of in stored[table.name]:
-                if of == number:
-                    cells[table.name, key] = str(reason)
-        return
-    found.records += counted.records
-    for table in wanted.tables:
+def _compare_partition(counted: Recount, stored: Stored, found: Found, gently: Gently) -> set[tuple[str, str]]:
+    """Compare one source partition's cells; returns the (table, key) of those that were counted."""
+    number, start = counted.wanted.number, counted.wanted.window.start_ms
+    cells: set[tuple[str, str]] = set()
+    for table in counted.wanted.tables:
         kept = {key: raw for (key, of), raw in stored[table.name].items() if of == number}
-        again = counted.cells[table.name].get(start, {})
-        for i, key in enumerate(kept.keys() | again.keys()):
-            cells.setdefault((table.name, key))
+        keys = kept.keys() | counted.cells[table.name].get(start, {}).keys()
+        cells |= {(table.name, key) for key in keys}
+        for i, key in enumerate(keys):
             one = compare(table, counted, start, key, kept.get(key))
             if one is not None:
                 found.differ.append(one)
-            if i % CELLS_AT_A_TIME == 0:
+            if i % COMPARED_AT_A_TIME == 0:
                 gently()
+    return cells
 
 
 def compare(table: Table, counted: Recount, start: int, key: str, raw: bytes | None) -> Differs | None:
