@@ -7,6 +7,7 @@ import typer
 
 MEASUREMENTS: Final = (
     "bench.commands.freshness",
+    "bench.commands.live",
     "bench.commands.memory",
     "bench.commands.ready",
     "bench.commands.rebalance",

@@ -216,6 +216,7 @@ def demo(
         "MILLRACE_HOME": str(settings.home),
         "MILLRACE_STATE": str(settings.state_dir),
         "MILLRACE_PREFIX": settings.prefix,
+        "MILLRACE_FLUSH_S": str(settings.flush_s),
     }
     with ExitStack() as stack:
         children = stack.enter_context(Children(directory / "logs", environment))
