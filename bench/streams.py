@@ -53,9 +53,9 @@ class Frames:
         key = (b"" if state is None else state.id, frame)
         made = self._made.get(key)
         if made is None:
-            made = self._made[key] = _after(state, frame)
             if self.seen is not None:
                 self.seen(frame)
+            made = self._made[key] = _after(state, frame)
             if len(self._made) > KEPT:
                 self._made.popitem(last=False)
         return made

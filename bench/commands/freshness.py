@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench.freshness import as_json, measure, own_cluster
+from bench.freshness import Load, as_json, measure, own_cluster
 from streams.errors import MillraceError
 from topologies.cli.options import Bootstrap, Json
 from topologies.settings import find_cluster, home_directory
@@ -15,6 +15,9 @@ Rate = Annotated[float, typer.Option("--rate", help="Order events per second bes
 Seconds = Annotated[float, typer.Option("--seconds", help="How long to probe, ten times a second.")]
 Workers = Annotated[int, typer.Option("--workers", help="How many workers share the partitions.")]
 
+Flush = Annotated[float, typer.Option("--flush", help="Seconds between two flushes of a worker.")]
+Live = Annotated[bool, typer.Option("--live", help="Measure to a client of a live view, instead of an HTTP answer.")]
+
 
 def register(bench: typer.Typer) -> None:
     """Add `freshness` to `millrace bench`."""
@@ -22,9 +25,15 @@ def register(bench: typer.Typer) -> None:
 
 
 def freshness(
-    rate: Rate = 10_000, seconds: Seconds = 30, workers: Workers = 1, bootstrap: Bootstrap = None, json: Json = False
+    rate: Rate = 10_000,
+    seconds: Seconds = 30,
+    workers: Workers = 1,
+    flush: Flush = 0.2,
+    live: Live = False,
+    bootstrap: Bootstrap = None,
+    json: Json = False,
 ) -> None:
-    """Measure the time from producing an order to an HTTP answer that contains it, beside a load.
+    """Measure the time from producing an order to an HTTP answer or a live client that has it, beside a load.
 
     With --bootstrap topics and groups are named `freshness-...`, and stay there.
     """
@@ -34,5 +43,5 @@ def freshness(
     cluster = find_cluster(os.environ, home_directory(os.environ), named) if named else None
     Console(stderr=True).print(f"Measuring for {seconds:g} s beside {rate:,.0f} events/s; half a minute more in all")
     with own_cluster(cluster) as (found, home):
-        result = measure(found, home, rate, seconds, workers)
+        result = measure(found, home, Load(rate, seconds, workers, flush, live))
     typer.echo(as_json(result) if json else str(result))
