@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import re
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 FOLLOWING = web.AppKey("following", Sequence[asyncio.Task[None]])
 CLOSE_WITHIN_S = 2.0
+# Open files, where the system has no limit of its own.
+FILES = 65_536
 # From the outside in: refusals are counted and compressed, too, and a browser's question before needs no token.
 MIDDLEWARES = [measured, compressed, problems, cors, guarded, answered]
 
@@ -218,6 +221,7 @@ def run(
 
 async def _serve(topologies: Sequence[Topology], settings: Settings, host: str, started: Callable[[str], None]) -> None:
     app = build_views(topologies, settings)
+    _allow_connections()
     spare_the_collector()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_WITHIN_S)
     warn_if_open(host, app[ACCESS])
@@ -228,6 +232,13 @@ async def _serve(topologies: Sequence[Topology], settings: Settings, host: str, 
         await _until_stopped(runner.app[FOLLOWING])
     finally:
         await runner.cleanup()
+
+
+def _allow_connections() -> None:
+    """Raise the limit of open files as far as a process may: each client has one, and many systems begin at 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES if hard == resource.RLIM_INFINITY else hard, hard))
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
