@@ -186,6 +186,6 @@ def running(cluster: Cluster, directory: Path, *, events_per_s: float = 12.0) ->
 def shown(page: Any) -> Any:
     """A page once it has its numbers."""
     page.wait_for_selector('body[data-state="live"]', timeout=30_000)
-    page.wait_for_function("document.querySelectorAll('#shop .card').length > 1")
-    page.wait_for_function("document.querySelectorAll('#shop .card[aria-busy]').length === 0")
+    page.wait_for_function("document.querySelectorAll('#shop-tab .card').length > 1")
+    page.wait_for_function("document.querySelectorAll('#shop-tab .card[aria-busy]').length === 0")
     return page

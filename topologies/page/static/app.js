@@ -14,7 +14,7 @@ let page = null; // the shop's sections
 let live = null;
 let connection = "connecting";
 let fresh = null; // {freshness, at}: what the last answer said, and when
-const operator = operations($("operations"), { refused });
+const operator = operations($("operations-tab"), { refused });
 
 /* What the numbers are worth, in one word and a few more. */
 
@@ -77,7 +77,7 @@ async function start(tries = 0) {
     const served = await get("/api");
     operator.served(served.endpoints);
     page = shop(served);
-    $("shop").replaceChildren(page.element);
+    $("shop-tab").replaceChildren(page.element);
     show($("problem"), false);
     if (!page.path) {
       fresh = { freshness: served.freshness, at: Date.now() };
@@ -142,11 +142,10 @@ addEventListener("online", () => live?.hurry());
 /* Tabs and theme. */
 
 function tab() {
-  const asked = location.hash.replace(/^#/, "").split("&")[0];
-  const chosen = asked === "operations" ? "operations" : "shop";
+  const chosen = location.hash.split("&")[0] === "#operations" ? "operations" : "shop";
   for (const one of document.querySelectorAll("[data-tab]")) {
     attribute(one, "aria-current", one.dataset.tab === chosen ? "page" : null);
-    show($(one.dataset.tab), one.dataset.tab === chosen);
+    show($(`${one.dataset.tab}-tab`), one.dataset.tab === chosen);
   }
   operator.shown(chosen === "operations");
   document.title = chosen === "operations" ? "Operations · millrace" : "millrace";
@@ -163,7 +162,11 @@ $("theme").addEventListener("click", () => {
   try { localStorage.setItem("theme", next); } catch { /* for this load only */ }
   theme();
 });
-$("shop").append(h("div", { class: "grid loading" }, ...["wide", "wide", "", "", ""].map((size) => h("div", { class: `card ${size}` }))));
+$("shop-tab").append(h("div", { class: "grid loading" }, ...["wide", "wide", "", "", ""].map((size) => h("div", { class: `card ${size}` }))));
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the hash says which tab it is
+  $("content").focus();
+});
 addEventListener("hashchange", tab);
 tab();
 theme();

@@ -70,7 +70,7 @@ function sections(place) {
   const partitions = card("partitions", "Partitions", "Behind: records that the tables do not contain", scrolled("Partitions", owned.element));
 
   const aside = table("Records put aside, by source", [{ title: "Source" }, { title: "Late", class: "number" }, { title: "Dead letters", class: "number" }]);
-  const letters = card("letters", "Put aside", "What is kept of late and undecodable records", aside.element);
+  const letters = card("letters", "Put aside", "By each topology that reads a source", aside.element);
 
   const differing = table("Cells that the audit found to differ", [
     { title: "Table" }, { title: "Window" }, { title: "Key" }, { title: "Stored" }, { title: "Recounted" },
