@@ -84,7 +84,7 @@ async def test_every_endpoint_of_the_server_describes_itself(shop: WholeShop, cl
 
 async def test_a_view_that_does_not_describe_itself_has_the_first_line_of_its_docstring(client: Client) -> None:
     plain = (await document_of(client))["paths"]["/api/plain/{id}"]["get"]
-    assert plain["summary"] == "What it was given."
+    assert plain["summary"] == "What it was given"
     assert next((one["name"], one["in"]) for one in plain["parameters"]) == ("id", "path")
 
 

@@ -1,6 +1,7 @@
 """What answering a request needs, as one value; and how a large answer is made without holding up the others."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,8 @@ from topologies.views.problems import NotFound, to_json
 from topologies.views.queries import MAX_ROWS, Row, too_many
 from topologies.views.reader import Reader
 
-# Rows between two chances for others.
-ROWS_AT_A_TIME = 1_000
+# How long one answer may hold up the others: a row may take as long as a thousand, if its window is long.
+BREATH_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Views:
     ) -> Row:
         """A page of the rows of all windows, as `rows`. Raises BadParameter when there are more than `MAX_ROWS`."""
         rows: list[Row] = []
-        breath = ROWS_AT_A_TIME
+        breath = time.monotonic() + BREATH_S
         for window in page.windows(windows):
             if all_keys:
                 await self.merge(table, window)
@@ -62,9 +63,9 @@ class Views:
                 break
             if len(rows) > MAX_ROWS:
                 raise too_many(f"more than {MAX_ROWS:,} rows")
-            if len(rows) >= breath:
-                breath = len(rows) + ROWS_AT_A_TIME
+            if time.monotonic() >= breath:
                 await asyncio.sleep(0)
+                breath = time.monotonic() + BREATH_S
         return page.cut(rows)
 
 

@@ -22,11 +22,10 @@ METRIC: Final = Choice(
     about="what they are ranked by; revenue is net, and products have no customers",
 )
 CURRENCY: Final = Text("currency", CURRENCY_CHARS, about="the shop's unless given, by its code", example="USD")
-WINDOW: Final = Duration("window", "1m", about="the length of a window: a multiple of the table's slice")
-SLICES: Final = Duration(
-    "window", about="the length of a window: a multiple of the table's slice, which is the default"
-)
-TOP_WINDOW: Final = Duration("window", "15m", about="the length of the window: a multiple of the table's slice")
+KEPT: Final = "a multiple of the table's slice, at most as long as the table is kept"
+WINDOW: Final = Duration("window", "1m", about=f"the length of a window: {KEPT}")
+SLICES: Final = Duration("window", about=f"the length of a window: {KEPT}; a slice unless given")
+TOP_WINDOW: Final = Duration("window", "15m", about=f"the length of the window: {KEPT}")
 HOP: Final = Duration(
     "hop", about="from window to window: a multiple of the slice, at most the window, which is the default"
 )

@@ -21,6 +21,9 @@ from topologies.views.news import News
 
 # Looks that the tables do not cover yet. When there are more, every other one is forgotten: coarser, never wrong.
 LOOKS_KEPT = 512
+# The calendar repeats itself after 400 years; Python's ends with the year 9999.
+CALENDAR_MS = 146_097 * 86_400_000
+YEAR_10000_MS = 253_402_300_800_000
 
 
 @dataclass
@@ -179,5 +182,10 @@ def iso(at_ms: int) -> str:
 
     >>> iso(1_767_225_600_000)
     '2026-01-01T00:00:00.000Z'
+    >>> iso(253_402_300_800_000)  # one record with such a timestamp must not leave the views without answers
+    '+010000-01-01T00:00:00.000Z'
     """
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"
+    cycles, within_ms = divmod(at_ms, CALENDAR_MS) if at_ms >= YEAR_10000_MS else (0, at_ms)
+    at = datetime.fromtimestamp(within_ms // 1000, UTC)
+    year = f"+{at.year + 400 * cycles:06d}" if cycles else at.strftime("%Y")
+    return f"{year}{at:-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"

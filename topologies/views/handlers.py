@@ -60,7 +60,8 @@ async def top(request: web.Request) -> web.Response:
     metric = endpoints.METRIC.of(given, (m for m in endpoints.METRIC.options if m == "revenue" or m in kept))
     n = endpoints.N.of(given)
     currency = _currency(views, given)
-    size = windows_of(given, views.model.slice_ms(table), endpoints.TOP_WINDOW).size_ms
+    longest_ms = queries.longest_ms(views.model, table)
+    size = windows_of(given, views.model.slice_ms(table), endpoints.TOP_WINDOW, longest_ms=longest_ms).size_ms
     window = queries.top_window(views.model, table, size, endpoints.TOP_TO.of(given))
     fresh = views.freshness(table)
     await views.merge(table, window)
@@ -179,7 +180,8 @@ async def index(request: web.Request) -> web.Response:
 
 
 def _question(views: Views, name: str, given: Mapping[str, str], window: Duration) -> Question:
-    windows = windows_of(given, views.model.slice_ms(name), window, endpoints.HOP)
+    longest_ms = queries.longest_ms(views.model, name)
+    windows = windows_of(given, views.model.slice_ms(name), window, endpoints.HOP, longest_ms)
     return Question(name, windows, endpoints.FROM.of(given), endpoints.TO.of(given), endpoints.KEY.of(given))
 
 

@@ -210,14 +210,17 @@ class Duration(Parameter[int | None]):
         except ValueError as error:
             raise BadParameter(self.name, f"{self.name}: {error}") from error
 
-    def multiple(self, values: Mapping[str, str], slice_ms: int) -> int | None:
+    def multiple(self, values: Mapping[str, str], slice_ms: int, longest_ms: int = LATEST_MS) -> int | None:
         """The length, which must be a multiple of the slice; a default that is none becomes the slice."""
         length = self.of(values)
-        if length is None or (length % slice_ms == 0 and length <= LATEST_MS):
+        if length is None or (length % slice_ms == 0 and length <= longest_ms):
             return length
         if self.name not in values:
             return slice_ms
-        raise self.bad(f"must be a multiple of the table's slice of {slice_ms / 1000:g} s, not {values[self.name]!r}")
+        given = values[self.name]
+        if length % slice_ms:
+            raise self.bad(f"must be a multiple of the table's slice of {slice_ms / 1000:g} s, not {given!r}")
+        raise self.bad(f"must be at most {longest_ms / 1000:g} s, which is how long the table is kept, not {given!r}")
 
     def schema(self) -> Schema:
         """Its form."""
@@ -264,9 +267,15 @@ class Formed(Parameter[str | None]):
         return {"type": "string", "pattern": self.pattern, "maxLength": self.max_chars}
 
 
-def windows_of(values: Mapping[str, str], slice_ms: int, window: Duration, hop: Duration | None = None) -> Hopping:
-    """The windows that two parameters ask for: multiples of the slice, which is the default."""
-    size = window.multiple(values, slice_ms) or slice_ms
+def windows_of(
+    values: Mapping[str, str],
+    slice_ms: int,
+    window: Duration,
+    hop: Duration | None = None,
+    longest_ms: int = LATEST_MS,
+) -> Hopping:
+    """The windows that two parameters ask for: multiples of the slice, which is the default, and not too long."""
+    size = window.multiple(values, slice_ms, longest_ms) or slice_ms
     step = None if hop is None else hop.multiple(values, slice_ms)
     if hop is None or step is None:
         return Tumbling(size, slice_ms)

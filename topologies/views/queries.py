@@ -20,6 +20,8 @@ from topologies.views.problems import BadParameter
 HOUR_MS = 3_600_000
 MAX_WINDOWS = 5_000
 MAX_ROWS = 20_000
+# A day's windows of an hour, each minute, and a week's of a day, each hour, are well below.
+MAX_READS = 250_000
 # What /api/sales?by= and its tables are called.
 SALES = {by: f"sales_by_{by}" for by in ("total", "category", "region", "product")}
 MONEY = ("placed", "cancelled", "refunded")
@@ -63,6 +65,12 @@ def time_range(model: ReadModel, question: Question) -> tuple[int, int]:
     return from_ms, to_ms
 
 
+def longest_ms(model: ReadModel, table: str) -> int:
+    """How long a window may be (ms): one longer than the table is kept would never be whole, and reads without end."""
+    slice_ms = model.slice_ms(table)
+    return max(slice_ms, round(model.tables[table].retention_s * 1000))
+
+
 def windows_of(model: ReadModel, question: Question) -> list[Window]:
     """The windows that hold any time of the range and anything that is stored, earliest first.
 
@@ -72,11 +80,20 @@ def windows_of(model: ReadModel, question: Question) -> list[Window]:
     stored = model.bounds(question.table)
     if stored is None:
         return []
-    complete = model.complete_from(question.table)
+    size, hop = question.windows.size_ms, question.windows.hop_ms
     begin, end = max(from_ms, stored.start_ms), min(to_ms, stored.end_ms)
-    if (end - begin) // question.windows.hop_ms > MAX_WINDOWS:
-        raise too_many(f"{(end - begin) // question.windows.hop_ms:,} windows, {MAX_WINDOWS:,} are allowed")
-    return [w for w in question.windows.windows(begin, end) if w.start_ms >= complete]
+    if end <= begin:
+        return []
+    # windows longer than their hop begin long before the range, those that are too early are not even counted
+    starts = range(
+        max(slice_start(begin - size, hop), slice_start(model.complete_from(question.table) - 1, hop)) + hop, end, hop
+    )
+    if len(starts) > MAX_WINDOWS:
+        raise too_many(f"{len(starts):,} windows, {MAX_WINDOWS:,} are allowed")
+    reads = len(starts) * size // model.slice_ms(question.table)
+    if hop < size and reads > MAX_READS:
+        raise BadParameter("hop", f"windows that overlap would be made of {reads:,} slices: ask for a longer hop")
+    return [Window(start, start + size) for start in starts]
 
 
 def too_many(what: str) -> BadParameter:

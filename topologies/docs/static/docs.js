@@ -17,6 +17,9 @@ function h(name, attributes = {}, ...children) {
   return element;
 }
 
+/** A text whose `parts` between backticks are code. */
+const prose = (words) => words.split("`").map((part, at) => (at % 2 ? h("code", {}, part) : part));
+
 // As the dashboard keeps them, by what they are for, until the browser's tab is closed.
 const stored = (purpose) => { try { return sessionStorage.getItem(purpose); } catch { return null; } };
 const keep = (purpose, token) => { try { sessionStorage.setItem(purpose, token); } catch { /* then it is asked for again */ } };
@@ -191,7 +194,7 @@ function trial(path, operation) {
         "div", { class: "field" },
         h("label", { for: id }, h("code", {}, parameter.name), h("span", { class: "quiet" }, parameter.in === "query" ? "" : ` ${parameter.in}`), parameter.required ? " *" : null),
         input(parameter, id),
-        h("p", {}, parameter.description ?? "", h("span", { class: "quiet" }, ` ${limits(parameter.schema)}`)),
+        h("p", {}, prose(parameter.description ?? ""), h("span", { class: "quiet" }, ` ${limits(parameter.schema)}`)),
       );
     }),
     ...(given ? [h("div", { class: "field" }, h("label", { for: given.id }, "Token for operations"), given, h("p", {}))] : []),
@@ -207,7 +210,7 @@ function answers(spec, operation) {
       h("p", {}, h("code", {}, type), h("span", { class: "quiet" }, ` ${typeOf(spec, schema)} ${resolve(spec, schema).description ?? ""}`)),
       code.startsWith("2") ? fields(spec, schema) : null,
     ]);
-    return h("div", {}, h("p", {}, h("span", { class: "status", "data-good": String(code < "4") }, code), ` ${response.description}`), told.flat());
+    return h("div", {}, h("p", {}, h("span", { class: "status", "data-good": String(code < "4") }, code), " ", prose(response.description)), told.flat());
   });
 }
 
@@ -220,7 +223,7 @@ function shown(spec, path, operation) {
         if (!element.open || body.children.length) return;
         body.append(
           ...[
-            operation.description ? h("p", {}, operation.description) : null,
+            operation.description ? h("p", {}, prose(operation.description)) : null,
             h("h3", {}, operation.parameters.length ? "Parameters" : "Try it"), trial(path, operation),
             h("h3", {}, "Answers"), ...answers(spec, operation),
           ].filter(Boolean),
@@ -238,7 +241,7 @@ function shown(spec, path, operation) {
 
 function show(spec) {
   find("title").textContent = `${spec.info.title} ${spec.info.version}`;
-  find("about").replaceChildren(...spec.info.description.trim().split("\n\n").map((part) => h("p", {}, part)));
+  find("about").replaceChildren(...spec.info.description.trim().split("\n\n").map((part) => h("p", {}, prose(part))));
   const groups = new Map();
   for (const [path, { get }] of Object.entries(spec.paths)) {
     const tag = get.tags[0];
