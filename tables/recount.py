@@ -143,6 +143,7 @@ class Recount:
     samples: list[Sample] = field(default_factory=list)
     _intake: Intake = field(init=False, repr=False)
     _settled_from: int = field(init=False)
+    _put_aside: set[int] = field(init=False, default_factory=set)
 
     def __post_init__(self) -> None:
         """Know nothing."""
@@ -168,6 +169,7 @@ class Recount:
             for record in chunk if originals else ():
                 self._check_replay(record, originals.get(record.offset))
             batch = self._intake.take(chunk, originals)
+            self._put_aside.update(record.offset for record, _ in batch.dead)
             self._settle(batch)
             self._fold(batch)
         self.records += len(records)
@@ -177,15 +179,8 @@ class Recount:
             return  # not one, or too old to count in the window or to close it
         if original < self._settled_from:
             raise FurtherBack(original)
-        if not self.careful and not self._is_aside(original):
+        if not self.careful and original not in self._put_aside:
             raise Carefully  # an aggregate may have refused it, which shows only when each event is tried
-
-    def _is_aside(self, offset: int) -> bool:
-        aside = self._intake.aside
-        if not aside.take_back(offset, offset + 1):
-            return False
-        aside.add(offset)
-        return True
 
     def _time_of(self, record: Record) -> int:
         try:
@@ -226,6 +221,7 @@ class Recount:
                     forward_one(forward, event, batch.ats[i])
             except Poison:
                 self._intake.aside.add(batch.offsets[i])
+                self._put_aside.add(batch.offsets[i])
                 continue
             good.append(i)
             folded.append(rows)
