@@ -15,12 +15,15 @@ from views_shop import MINUTE, ORDERS, T0, follow, line, open_model, order, sale
 from streams.log import TP, LogError
 from tables.accumulators import encode_key
 from tables.read_model import ReadModel
+from tables.recount import recount
+from topologies.cli.explain import told, told_again
 from topologies.driver import Driver
+from topologies.recounting import how, overall, verdicts
 from topologies.topology import Topology
 from topologies.views.answers import Views
 from topologies.views.audit import AUDIT, Audit, let_read_log
 from topologies.views.freshness import Tracker
-from topologies.views.server import attach, views_app
+from topologies.views.server import attach, read_group, views_app
 
 Client = TestClient[Any, Any]
 MINUTES = 12
@@ -235,3 +238,47 @@ async def test_what_a_partition_lost_is_missed(client: Client, driver: Driver, m
     assert (one["table"], one["key"], one["partition"], one["what"]) == ("sales_by_region", "busan", 1, ["cell"])
     assert (one["stored"], one["recounted"]["placed"]) == (None, 70)
     assert TP(ORDERS, 1) in model.progress
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        f"by=category&key=books&window={T0 + 3 * MINUTE}",
+        f"by=total&key=total&window={T0 + 2 * MINUTE}&size=5m",
+        f"by=region&key=busan&window={T0 + (MINUTES - 1) * MINUTE}",
+    ],
+)
+async def test_an_explained_number_is_counted_again_as_it_was_served(
+    client: Client, driver: Driver, asked: str
+) -> None:
+    found = await get(client, f"/api/explain?{asked}")
+    said = verdicts(read_group(driver.topology), found, lambda wanted: recount(MemoryReader(driver.log), wanted))
+    assert overall(said) == "agree"
+    assert [one.partition for one in said] == [0, 1]
+    assert sum(one.counted["events"] for one in said if one.counted) == found["events"]
+
+
+async def test_a_number_that_is_not_what_the_log_says_is_told_for_people(
+    client: Client, driver: Driver, model: ReadModel
+) -> None:
+    tamper(model, T0 + 3 * MINUTE)
+    group = read_group(driver.topology)
+    found = await get(client, f"/api/explain?by=category&key=books&window={T0 + 3 * MINUTE}&sample=1")
+    said = verdicts(group, found, lambda wanted: recount(MemoryReader(driver.log), wanted))
+    assert [one.verdict for one in said] == ["differ", "agree"]
+    assert said[0].counted is not None
+    assert (found["results"]["placed"], said[0].counted["results"]["placed"]) == (501, 500)
+    lines = told(found)
+    assert lines[1].startswith("  placed 501, cancelled 0")
+    assert '"category":"books"' in lines[3]
+    result = {"verdict": overall(said), "compared": how(group, found["table"]), "seconds": 0.1}
+    lines = told_again(said, result)
+    assert lines[0].startswith("recounted [0]: DIFFERS in placed, counted placed 500")
+    assert lines[2] == "recount: differ (0.1 s; exact, but customers equal estimates)"
+
+
+async def test_a_number_that_the_log_does_not_tell_any_more_is_unknown(client: Client, driver: Driver) -> None:
+    found = await get(client, f"/api/explain?by=category&key=books&window={T0 + 3 * MINUTE}")
+    said = verdicts(read_group(driver.topology), found, lambda wanted: recount(MemoryReader(driver.log, 20), wanted))
+    assert overall(said) == "unknown"
+    assert "begins at 20 now" in (said[0].reason or "")
