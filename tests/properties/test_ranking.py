@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -53,16 +54,12 @@ class Shop:
         self.driver = Driver(sales(partitions=2))
         self.model: ReadModel = open_model(self.driver.topology, directory)
         self.news = News()
-        self.tops = [
-            Top.follow(self.model, self.news, TABLE, metric, n, mark)
-            for metric in ("revenue", "placed", "units", "orders")
-            for n in (1, 3)
-            for mark in ("", "\x1fUSD")
-        ]
+        asked = list(product(("revenue", "placed", "units", "orders"), (1, 3), ("", "\x1fUSD")))
+        self.tops = {one: Top(self.model, self.news, TABLE, *one) for one in asked}
 
-    def sell(self, minute: int, product: int, amount: int, **fields: Any) -> None:
-        items = [line(product, "books", amount)]
-        order(self.driver, T0 + minute * MINUTE, amount, product, items=items, partition=product % 2, **fields)
+    def sell(self, minute: int, number: int, amount: int, **fields: Any) -> None:
+        items = [line(number, "books", amount)]
+        order(self.driver, T0 + minute * MINUTE, amount, number, items=items, partition=number % 2, **fields)
 
     def apply(self) -> None:
         self.driver.flush()
@@ -70,8 +67,8 @@ class Shop:
 
     def check(self) -> None:
         window = queries.top_window(self.model, TABLE, 3 * MINUTE, None)
-        for top in self.tops:
-            assert top.rows(window) == queries.top_rows(self.model, TABLE, window, top.metric, top.n, top.mark)
+        for asked, top in self.tops.items():
+            assert top.rows(window) == queries.top_rows(self.model, TABLE, window, *asked)
 
     def close(self) -> None:
         self.model.close()
@@ -92,8 +89,8 @@ def test_a_channel_says_what_the_plain_answer_says(flushes: list[list[tuple[int,
     with TemporaryDirectory() as directory:
         shop = Shop(Path(directory) / "copy")
         for flush in flushes:
-            for minute, product, amount, fields in flush:
-                shop.sell(minute, product, amount, **fields)
+            for minute, number, amount, fields in flush:
+                shop.sell(minute, number, amount, **fields)
             shop.apply()
             shop.check()
         shop.close()
@@ -107,16 +104,16 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 
 def test_only_changed_keys_are_ranked_again(shop: Shop) -> None:
-    for product in range(100):
-        shop.sell(0, product, product + 1)
+    for number in range(100):
+        shop.sell(0, number, number + 1)
     shop.apply()
     shop.check()
-    assert [top.reranked for top in shop.tops if not top.mark] == [0] * 8
-    for product in (1, 2, 99):
-        shop.sell(0, product, 500)
+    assert [top.reranked for (*_, mark), top in shop.tops.items() if not mark] == [0] * 8
+    for number in (1, 2, 99):
+        shop.sell(0, number, 500)
     shop.apply()
     shop.check()
-    assert [top.reranked for top in shop.tops if not top.mark] == [3] * 8
+    assert [top.reranked for (*_, mark), top in shop.tops.items() if not mark] == [3] * 8
 
 
 def test_a_copy_that_began_anew_is_ranked_anew(shop: Shop) -> None:

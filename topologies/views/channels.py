@@ -132,7 +132,7 @@ class Channels:
                 async with self._turn:
                     await self._compute(live)
                 idle_since = None if live.listeners else idle_since or began
-                if idle_since is not None and began - idle_since >= self.pace.linger_s:
+                if idle_since is not None and began - idle_since >= self._linger_s(live):
                     return
                 await asyncio.sleep(began + self.pace.every_s - time.monotonic())
                 await self._news(live)
@@ -146,7 +146,8 @@ class Channels:
     async def _news(self, live: Live) -> None:
         """Return when there is news, or nobody listens any more; meanwhile, and without either, give signs of life."""
         while True:
-            due = live.woken_at + self.pace.beat_s if live.listeners else time.monotonic() + self.pace.linger_s
+            now = time.monotonic()
+            due = live.woken_at + self.pace.beat_s if live.listeners else now + self._linger_s(live)
             try:
                 await asyncio.wait_for(live.bell.wait(), due - time.monotonic())
             except TimeoutError:
@@ -156,6 +157,10 @@ class Channels:
                 live.wake()
             else:
                 return
+
+    def _linger_s(self, live: Live) -> float:
+        # a question that cannot be answered is kept for nobody
+        return self.pace.linger_s if live.channel.problem is None else 0.0
 
     async def _compute(self, live: Live) -> None:
         self.counts.computed += 1

@@ -72,7 +72,7 @@ async def top(request: web.Request) -> web.Response:
     else:
         followed = str(request.rel_url)
         if followed not in memory:
-            memory[followed] = Top.follow(views.model, views.tracker.news, table, metric, n, mark)
+            memory[followed] = Top(views.model, views.tracker.news, table, metric, n, mark)
         rows = memory[followed].rows(window)
     times = queries.times_of(window, views.model.closed_before(table))
     return answer({"by": by, "metric": metric, "currency": currency, **times, "rows": rows, "freshness": fresh})
