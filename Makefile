@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 STAMP := .venv/.set-up
 
-.PHONY: setup demo test test-slow lint faults bench clean
+.PHONY: setup demo test test-slow test-browser lint faults bench clean
 
 setup: $(STAMP)
 
@@ -26,10 +26,21 @@ demo: $(STAMP)
 	@$(BIN)/millrace demo
 
 test: $(STAMP)
-	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/pytest -m "not slow and not browser" -n 2 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
+
+# What looks at the page needs a Chromium of the system, and packages that nothing else needs.
+test-browser: $(STAMP)
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		{ echo "error: a Chromium is needed: apt-get install chromium"; exit 1; }
+ifneq ($(UV),)
+	@"$(UV)" pip install --quiet --python $(BIN)/python --editable '.[dev,browser]'
+else
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,browser]'
+endif
+	$(BIN)/pytest -m browser -s
 
 lint: $(STAMP)
 	$(BIN)/ruff check

@@ -20,6 +20,7 @@ from topologies.demo.run import Demo, PrefixedProducer, demo
 from topologies.names import free_port
 from topologies.settings import Settings
 
+MINUTE_MS: Final = 60_000
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 # Carts are given up after an hour, sessions end after half of one.
@@ -46,7 +47,9 @@ class Running:
 
     demo: Demo
     ledger: Ledger
+    users: int = 4_000
     seed: int = 1
+    reached_ms: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -61,9 +64,12 @@ class Running:
     def history(self, start_ms: int, until_ms: int, events_per_s: float) -> None:
         """Send hours that are over, flat out."""
         self._send(Plan(self._shop(start_ms, events_per_s), until_ms=until_ms))
+        self.reached_ms = until_ms
 
     def begin(self, rate: float) -> None:
-        """Send what happens from now on, as it happens."""
+        """Send what happened since history ended, and from now on what happens, as it happens."""
+        while now_ms() - self.reached_ms > MINUTE_MS:
+            self.history(self.reached_ms, now_ms(), rate)
         plan = Plan(self._shop(now_ms(), rate), rate=rate)
         self._stop.clear()
         self._thread = threading.Thread(target=self._send, args=(plan,), daemon=True)
@@ -75,11 +81,12 @@ class Running:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+            self.reached_ms = now_ms()
         self.settled()
 
     def _shop(self, start_ms: int, events_per_s: float) -> ShopSettings:
         self.seed += 1
-        shop = ShopSettings(seed=self.seed, users=4_000, products=400, pairs=60, daily_swing=0.0)
+        shop = ShopSettings(seed=self.seed, users=self.users, products=400, pairs=60, daily_swing=0.0)
         return replace(shop, start_ms=start_ms, events_per_s=events_per_s)
 
     def _send(self, plan: Plan) -> None:
@@ -158,7 +165,7 @@ def environment() -> Iterator[None]:
 
 
 @contextmanager
-def running(cluster: Cluster, directory: Path, *, events_per_s: float = 12.0) -> Iterator[Running]:
+def running(cluster: Cluster, directory: Path, *, events_per_s: float = 12.0, users: int = 4_000) -> Iterator[Running]:
     """A demo of all our topologies, with yesterday's hour and the last two behind it."""
     settings = Settings(
         cluster=cluster,
@@ -172,7 +179,7 @@ def running(cluster: Cluster, directory: Path, *, events_per_s: float = 12.0) ->
     plan = Plan(ShopSettings())
     beside = ("behaviour", "recommendations")
     with environment(), demo(settings, plan, directory, ledger, 1, beside=beside) as started:
-        found = Running(started, ledger)
+        found = Running(started, ledger, users)
         now = now_ms()
         found.history(now - DAY_MS - 70 * 60_000, now - DAY_MS + 40 * 60_000, events_per_s)
         found.history(now - BEHIND_MS, now, events_per_s)

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
+from msgspec.json import decode, encode
 from running import HOUR_MS, Running, shown, wait_until
 
 from streams.simulator.ledger import Cell
@@ -13,6 +15,7 @@ from streams.topics import ensure_topics
 from topologies.demo.client import Client
 from topologies.names import free_port
 from topologies.sales import sales_topology
+from topologies.views.patches import patch
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -71,6 +74,7 @@ def test_numbers_on_the_page_are_those_of_the_api_and_of_the_ledger(page: Any, s
 
 def test_the_charts_table_has_every_minute_as_the_ledger_has_it(page: Any, shop: Running) -> None:
     page.click("#minutes summary")
+    wait_until(lambda: "yesterday" in page.inner_text("#minutes .legend"), "yesterday is behind it", 20)
     found = table(page, "minutes")
     assert len(found) == 60
     compared = 0
@@ -110,6 +114,34 @@ def test_recommendations_are_shown_with_their_reasons_for_whom_one_chooses(page:
     page.fill("#for-id", "no such product")
     page.keyboard.press("Enter")
     wait_until(lambda: "was in no session" in page.inner_text("#recommended"), "says that nothing is known")
+
+
+def test_the_page_makes_of_patches_what_the_server_has_made_them_of(page: Any) -> None:
+    random = Random(7)
+    before = document(random)
+    for _ in range(300):
+        after = document(random)
+        changes = f"[{patch(encode(before), encode(after)).decode()}]"
+        made = page.evaluate(
+            """async ([before, changes]) => {
+                const { patched } = await import(document.querySelector('link[href$="live.js"]').href);
+                return JSON.stringify(patched(JSON.parse(before), JSON.parse(changes)));
+            }""",
+            [encode(before).decode(), changes],
+        )
+        assert decode(made) == after
+        before = after
+
+
+def document(random: Random) -> dict[str, Any]:
+    """Rows that come, go, move and change, with names that have to be escaped."""
+    keys = random.sample(["a", "b/c", "~d", "", "__proto__", "é", "7"], random.randint(0, 7))
+    rows: list[dict[str, Any]] = [
+        {"key": key, "value": random.randint(0, 3), "more": random.choice([None, [], {"": 1}])} for key in keys
+    ]
+    values = [1, [1, 2], {"x": {"y": random.randint(0, 2)}}]
+    cells = {key: random.choice(values) for key in keys if random.random() < 0.7}
+    return {"rows": rows, "cells": cells, "list": list(range(random.randint(0, 4)))}
 
 
 def test_numbers_move_without_reload(page: Any, shop: Running) -> None:

@@ -98,10 +98,10 @@ export function chart(id) {
     const complete = runs(points.map((p, n) => (p.value == null || !p.over ? null : [x(n), y(p.value)])));
     attribute(line, "d", complete.map(path).join("") || null);
     attribute(area, "d", complete.map((run) => `${path(run)}L${run.at(-1)[0]} ${y(0)}L${run[0][0]} ${y(0)}Z`).join("") || null);
-    // what is still being counted is drawn open
+    // minutes that may still grow are dotted, and the newest is a point by itself: it always begins at nothing
     const end = points.findLastIndex((p) => p.value != null);
     const closed = points.findLastIndex((p) => p.over && p.value != null);
-    const tail = closed < end ? place("value").slice(Math.max(closed, 0), end + 1).filter(Boolean) : [];
+    const tail = closed < end ? place("value").slice(Math.max(closed, 0), end).filter(Boolean) : [];
     attribute(open, "d", tail.length > 1 ? path(tail) : null);
     attribute(last, "visibility", end < 0 ? "hidden" : null);
     if (end >= 0) { attribute(last, "cx", x(end)); attribute(last, "cy", y(points[end].value)); }

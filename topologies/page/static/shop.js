@@ -91,88 +91,95 @@ function sales(cash) {
   const figures = card("now", "The last hour", "", h("div", { class: "figures" }, revenue.element, orders.element, customers.element, average.element));
   const lines = chart("revenue-chart");
   const minutes = card("minutes", "Revenue per minute", "", lines.element);
-  const past = past_hours();
+  const past = past_hours(() => update(...last));
+  let last = null;
 
-  return {
-    elements: [figures.element, minutes.element],
-    update(found, problem) {
-      const rows = found?.minutes.rows ?? [];
-      const nothing = problem ?? (rows.length ? null : "No orders yet. As soon as the first one is counted it shows here.");
-      figures.state(nothing);
-      minutes.state(nothing);
-      if (nothing) return;
-      const step = found.minutes.window_s * 1000;
-      const end = found.total.endMs;
-      const start = end - HOUR;
-      past.look(rows, start, end, step);
-      const now = new Map(rows.map((row) => [row.startMs, row]));
-      const over = found.minutes.freshness.watermarkMs ?? 0;
-      const points = [];
-      for (let at = start - (start % step); at < end; at += step) {
-        const row = now.get(at);
-        points.push({ at, value: row?.net ?? (at >= rows[0].startMs ? 0 : null), before: past.row(at)?.net ?? null, over: at + step <= over });
-      }
-      const than = past.name;
-      const last = points.findLast((point) => point.over && point.value != null);
-      lines.draw({
-        points, format: cash.full, short: cash.short, time,
-        names: { now: "now", before: than },
-        caption: "Revenue per minute, newest first",
-        says: `Revenue per minute from ${time(start)} to ${time(end)}${last ? `; ${cash.full(last.value)} in the last complete minute` : ""}${than ? `; behind it ${than}` : ""}. All values are in the table below.`,
-      });
-      minutes.note(`${time(start)} to ${time(end)}, net of cancellations and refunds`);
-      figures.note(`${time(start)} to ${time(end)}`);
-      const total = found.total.rows[0];
-      // only minutes that are over, and only if there are all of them to compare with
-      const both = points.filter((point) => point.over && point.value != null);
-      const fair = both.length > 0 && both.every((point) => point.before != null);
-      const sum = (name) => (fair ? both.reduce((all, point) => all + point[name], 0) : null);
-      const then = past.total;
-      revenue.update(cash.full(total?.net), sum("value"), sum("before"), than);
-      orders.update(count(total?.orders), total?.orders, fair ? then?.orders : null, than);
-      customers.update(count(total?.customers), total?.customers, fair ? then?.customers : null, than);
-      const each_ = (row) => (row?.orders ? row.placed / row.orders : null);
-      average.update(cash.full(each_(total) && Math.round(each_(total))), each_(total), fair ? each_(then) : null, than);
-    },
-  };
+  function update(found, problem) {
+    last = [found, problem];
+    const rows = found?.minutes.rows ?? [];
+    const nothing = problem ?? (rows.length ? null : "No orders yet. As soon as the first one is counted it shows here.");
+    figures.state(nothing);
+    minutes.state(nothing);
+    if (nothing) return;
+    const step = found.minutes.window_s * 1000;
+    const end = found.total.endMs;
+    const start = end - HOUR;
+    past.look(rows, start, end);
+    const now = new Map(rows.map((row) => [row.startMs, row]));
+    const over = found.minutes.freshness.watermarkMs ?? 0;
+    const points = [];
+    for (let at = start - (start % step); at < end; at += step) {
+      const row = now.get(at);
+      points.push({ at, value: row?.net ?? (at >= rows[0].startMs ? 0 : null), before: past.row(at)?.net ?? null, over: at + step <= over });
+    }
+    const than = past.name;
+    const latest = points.findLast((point) => point.over && point.value != null);
+    lines.draw({
+      points, format: cash.full, short: cash.short, time,
+      names: { now: "now", before: than },
+      caption: "Revenue per minute, newest first",
+      says: `Revenue per minute from ${time(start)} to ${time(end)}${latest ? `; ${cash.full(latest.value)} in the last complete minute` : ""}${than ? `; behind it ${than}` : ""}. All values are in the table below.`,
+    });
+    minutes.note(`${time(start)} to ${time(end)}, net of cancellations and refunds`);
+    figures.note(`${time(start)} to ${time(end)}`);
+    const total = found.total.rows[0];
+    // only minutes that are over, and only if there are all of them to compare with
+    const both = points.filter((point) => point.over && point.value != null);
+    const fair = both.length > 0 && both.every((point) => point.before != null);
+    const sum = (name) => (fair ? both.reduce((all, point) => all + point[name], 0) : null);
+    const then = past.total;
+    revenue.update(cash.full(total?.net), sum("value"), sum("before"), than);
+    orders.update(count(total?.orders), total?.orders, fair ? then?.orders : null, than);
+    customers.update(count(total?.customers), total?.customers, fair ? then?.customers : null, than);
+    const each_ = (row) => (row?.orders ? row.placed / row.orders : null);
+    average.update(cash.full(each_(total) && Math.round(each_(total))), each_(total), fair ? each_(then) : null, than);
+  }
+
+  return { elements: [figures.element, minutes.element], update };
 }
 
 /** The same hours yesterday, or the hour before where there is no yesterday; asked for once, and as time goes on. */
-function past_hours() {
+function past_hours(changed) {
   const rows = new Map();
-  let shift = null, until = 0, asked = 0, busy = false;
-  const found = { name: null, total: null, row: (at) => (shift == null ? null : rows.get(at - shift)) };
+  let shift = null, first = null, until = 0, asked = null, busy = false;
+  const found = { name: null, total: null, row };
 
-  async function read(back, start, end) {
-    const answer = await get(`/api/sales?by=total&from=${start - back}&to=${end - back}`);
-    for (const row of answer.rows) rows.set(row.startMs, row);
-    return answer.rows.length;
+  /** The row that a minute is compared with; one in which nothing was sold has none. */
+  function row(at) {
+    if (shift == null) return null;
+    return rows.get(at - shift) ?? (at - shift >= first && at < until ? { net: 0 } : null);
   }
 
-  found.look = (live, start, end, step) => {
+  /** How much of the hour there was then. */
+  async function read(back, start, end) {
+    const answer = await get(`/api/sales?by=total&from=${start - back}&to=${end - back}`);
+    for (const one of answer.rows) rows.set(one.startMs, one);
+    if (!answer.rows.length) return 0;
+    first = answer.rows[0].startMs;
+    return answer.rows.at(-1).endMs - first;
+  }
+
+  async function ask(start, end) {
+    if (shift == null || end > until) {
+      const ahead = end + HOUR / 2;
+      // a third of an hour is not yet a yesterday to compare with
+      shift = (await read(DAY, start, ahead)) >= HOUR / 3 ? DAY : (await read(HOUR, start, end)) ? HOUR : null;
+      found.name = shift === DAY ? "yesterday" : shift === HOUR ? "the hour before" : null;
+      until = shift === DAY ? ahead : end + HOUR;
+    }
+    if (shift != null) found.total = (await get(`/api/sales/top?by=total&window=1h&to=${end - shift}`)).rows[0] ?? null;
+    for (const at of rows.keys()) if (at < start - DAY - HOUR) rows.delete(at);
+  }
+
+  found.look = (live, start, end) => {
     // what was shown live an hour ago is the hour before
-    for (const row of live) if (row.endMs < end) rows.set(row.startMs, row);
-    if (busy || (shift != null && end <= until && end === asked) || (shift == null && end === asked)) return;
+    for (const one of live) rows.set(one.startMs, one);
+    if (busy || end === asked) return;
     busy = true;
-    (async () => {
-      try {
-        if (shift == null || end > until) {
-          const ahead = end + HOUR / 2;
-          const yesterday = await read(DAY, start, ahead);
-          // a third of an hour is not yet a yesterday to compare with
-          shift = yesterday * step >= HOUR / 3 ? DAY : (await read(HOUR, start, end)) ? HOUR : null;
-          found.name = shift === DAY ? "yesterday" : shift === HOUR ? "the hour before" : null;
-          until = shift === DAY ? ahead : end + HOUR;
-        }
-        if (shift != null) found.total = (await get(`/api/sales/top?by=total&window=1h&to=${end - shift}`)).rows[0] ?? null;
-        for (const at of rows.keys()) if (at < start - DAY - HOUR) rows.delete(at);
-        asked = end;
-      } catch {
-        asked = 0; // with the next change, again
-      } finally {
-        setTimeout(() => { busy = false; }, asked ? 0 : 5000);
-      }
-    })();
+    ask(start, end).then(
+      () => { asked = end; busy = false; changed(); },
+      () => setTimeout(() => { busy = false; }, 5000),
+    );
   };
   return found;
 }
