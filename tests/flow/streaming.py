@@ -1,6 +1,7 @@
 """A view server over a driver, and a client that keeps its copy of an answer by patches: for the tests of streams."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -112,6 +113,7 @@ class Shop:
         topology = sales(partitions=2)
         self.state: Any = {"n": 0}
         self.asked = 0
+        self.takes_s = 0.0
         topology.view("/api/state")(self.view)
         topology.view("/api/state/{id}")(self.view)
         if posted is not None:
@@ -129,6 +131,7 @@ class Shop:
 
     def view(self, reader: Any, parameters: Mapping[str, str]) -> Any:
         self.asked += 1
+        time.sleep(self.takes_s)
         if isinstance(self.state, Exception):
             raise self.state
         return {"freshness": {}, **self.state}

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,16 @@ async def test_nothing_is_computed_while_there_is_no_news(shop: Shop) -> None:
         for _ in range(3):
             assert (await stream.next()).name == BEAT
         assert shop.asked == asked
+
+
+async def test_an_answer_that_takes_long_leaves_time_for_others(shop: Shop) -> None:
+    async with streamed(shop.client, "/api/state") as stream:
+        await stream.next()
+        asked, shop.takes_s, began = shop.asked, 0.02, time.monotonic()
+        while time.monotonic() < began + 1:
+            shop.tracker.news.tell()
+            await asyncio.sleep(0.002)
+        assert 1 < shop.asked - asked <= 12  # 50 one after the other
 
 
 async def test_one_question_is_computed_once_for_all_who_ask_it(shop: Shop) -> None:

@@ -1,9 +1,10 @@
 """The channels of a server: one for each distinct question, whoever asks it, computed when there is something new.
 
-A channel asks the view again when a topology that the answer is from has news, every 100 ms at most, and two channels
-at a time: between their turns everybody else has one. What a follower brings while a channel is not due is in its
-next answer, so under load answers become fewer, never late ones that wait in line. A channel that nobody listens to
-any more goes on for some seconds, for those who come back, and ends.
+A channel asks the view again when a topology that the answer is from has news, every 100 ms at most, a few channels
+at a time: between their turns everybody else has one. An answer that takes long is asked for less often, so that no
+channel takes more than a fifth of the time. What a follower brings while a channel is not due is in its next answer:
+under load answers become fewer, they do not wait in line. A channel that nobody listens to any more goes on for some
+seconds, for those who come back, and ends.
 """
 
 import asyncio
@@ -24,7 +25,9 @@ logger = logging.getLogger(__name__)
 CHANNELS_MAX: Final = 1_000
 ANSWER_S: Final = 30.0
 # Not one: a long range that is merged for the first time (10 s at most) would hold up all others.
-AT_A_TIME: Final = 2
+AT_A_TIME: Final = 4
+# A channel whose answer took so long rests this many times as long.
+REST: Final = 4
 
 Compute = Callable[[], Awaitable[bytes]]
 
@@ -130,11 +133,13 @@ class Channels:
             while True:
                 began = time.monotonic()
                 async with self._turn:
+                    asked = time.monotonic()
                     await self._compute(live)
+                    took_s = time.monotonic() - asked
                 idle_since = None if live.listeners else idle_since or began
                 if idle_since is not None and began - idle_since >= self._linger_s(live):
                     return
-                await asyncio.sleep(began + self.pace.every_s - time.monotonic())
+                await asyncio.sleep(max(began + self.pace.every_s - time.monotonic(), REST * took_s))
                 await self._news(live)
         finally:
             # before anybody can join a channel that is computed no more
