@@ -19,7 +19,7 @@ LARGEST = 200_000
 PICTURES = [
     ("light", 1280, 1180, "light", "Shop"),
     ("dark", 1280, 800, "dark", "Shop"),
-    ("phone", 390, 1180, "light", "Shop"),
+    ("phone", 390, 844, "light", "Shop"),
     ("operations", 1280, 800, "dark", "Operations"),
 ]
 
@@ -53,6 +53,8 @@ def test_pictures_of_a_shop_in_full_swing(
 
 def settled(page: Any, shop: Running) -> bool:
     page.wait_for_timeout(2_000)
+    if page.is_visible("#operations-tab") and page.query_selector("#partitions tbody tr .bar") is None:
+        return False
     if page.is_visible("#minutes") and page.inner_text("#revenue + .against").strip() == "":
         return False
     return bool(page.get_attribute("body", "data-state") == "live" and shop.fresh["connected"])

@@ -73,7 +73,8 @@ export function chart(id) {
     const y = (value) => height - BOTTOM - ((height - BOTTOM - TOP) * Math.max(0, value)) / top;
     attribute(svg, "viewBox", `0 0 ${width} ${height}`);
     const every = width < 480 ? 20 : width < 1000 ? 10 : 5;
-    const labels = points.map((point, n) => ({ point, n })).filter(({ point }) => (point.at / 60000) % every === 0);
+    const labels = points.map((point, n) => ({ point, n }))
+      .filter(({ point, n }) => (point.at / 60000) % every === 0 && x(n) > 30); // there must be room for its words
     each(grid,
       [...marks.map((mark) => ({ key: `y${mark}`, mark })), ...labels.map(({ point, n }) => ({ key: `x${point.at}`, point, n }))],
       (row) => row.key,
@@ -83,7 +84,7 @@ export function chart(id) {
         if (row.mark == null) {
           attribute(words, "x", x(row.n));
           attribute(words, "y", height - 6);
-          attribute(words, "text-anchor", row.n < 2 ? "start" : "middle");
+          attribute(words, "text-anchor", "middle");
           text(words, given.time(row.point.at));
           return;
         }

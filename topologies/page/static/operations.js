@@ -17,12 +17,10 @@ export function operations(place, { refused }) {
     let pause = EVERY_MS;
     try {
       const found = await get("/api/operations");
-      built ??= sections(place);
       built.update(found);
       built.audit(audited ? await get("/api/audit") : null);
       built.problem(null);
     } catch (error) {
-      built ??= sections(place);
       built.problem(error instanceof Refused ? error.message : "Disconnected. Trying again.");
       if (error instanceof Refused && error.status === 401) {
         pause = null;
@@ -35,7 +33,13 @@ export function operations(place, { refused }) {
   }
 
   return {
-    shown(now) { looking = now; clearTimeout(timer); if (now) look(); },
+    shown(now) {
+      looking = now;
+      clearTimeout(timer);
+      if (!now) return;
+      built ??= sections(place);
+      look();
+    },
     served(endpoints) { audited = endpoints.includes("/api/audit"); },
     pause() { clearTimeout(timer); },
     resume() { if (looking) look(); },
