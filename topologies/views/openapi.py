@@ -38,7 +38,7 @@ The answer as a stream of events, asked for with /live after the path, or with `
 instead of it. Who comes back with the last id gets what was missed. There is a comment at least every 15 s."""
 EVENTS: Final = "text/event-stream"
 SAID: Final = {
-    400: "A parameter is not right; `parameter` names it",
+    400: "A parameter is not right, `parameter` names it; or the request is too long or no HTTP",
     401: "The token is missing or wrong",
     404: "There is no such thing, or nothing is known of it",
     503: "Not yet, or not any more: ask again after `Retry-After` seconds",
@@ -98,7 +98,7 @@ def undescribed(path: str, view: Callable[..., Any] | None) -> Described:
     while isinstance(view, partial):
         view = view.func
     told = (inspect.getdoc(view) or "").partition("\n")[0].strip().rstrip(".")
-    parameters = tuple(Segment(name) for name in path_names(path))
+    parameters = tuple(Segment(name, None) for name in path_names(path))
     return Described(told or "A view of its topology's own", parameters, problems=(404, 503))
 
 
@@ -168,7 +168,7 @@ def _responses(described: Described, schema_of: Mapping[Any, Tree], *, token: st
         found[str(status)] = {"description": phrase} if shape is None else _content(phrase, JSON, schema_of[shape])
     problem = schema_of[answers.Problem]
     statuses = {*described.problems, *((503, 504) if described.live else ())}
-    statuses |= ({400} if described.strict else set()) | ({401} if token is not None else set())
+    statuses |= {400} | ({401} if token is not None else set())
     for status in sorted(statuses):
         found[str(status)] = _content(SAID.get(status, HTTPStatus(status).phrase), CONTENT_TYPE, problem)
     return dict(sorted(found.items()))

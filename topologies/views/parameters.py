@@ -76,19 +76,21 @@ class Text(Parameter[str | None]):
 class Segment(Parameter[str]):
     """A part of the path."""
 
+    max_chars: int | None = TEXT_CHARS
     place: Literal["query", "path", "header"] = field(default="path", kw_only=True)
     required: bool = field(default=True, kw_only=True)
 
     def of(self, values: Mapping[str, str]) -> str:
         """The text."""
         value = values[self.name]
-        if len(value) > TEXT_CHARS:
-            raise self.bad(f"must have 1 to {TEXT_CHARS} characters")
+        if self.max_chars is not None and len(value) > self.max_chars:
+            raise self.bad(f"must have 1 to {self.max_chars} characters")
         return value
 
     def schema(self) -> Schema:
         """How long it may be."""
-        return {"type": "string", "minLength": 1, "maxLength": TEXT_CHARS}
+        most = {} if self.max_chars is None else {"maxLength": self.max_chars}
+        return {"type": "string", "minLength": 1} | most
 
 
 @dataclass(frozen=True)

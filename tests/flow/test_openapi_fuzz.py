@@ -1,0 +1,149 @@
+"""What the API's document promises holds for requests that nobody would think of: schemathesis makes them up."""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import requests
+import schemathesis
+from aiohttp import web
+from schemathesis.config import (
+    ChecksConfig,
+    CoveragePhaseConfig,
+    ExamplesPhaseConfig,
+    FuzzingPhaseConfig,
+    GenerationConfig,
+    PhasesConfig,
+    ProjectConfig,
+    ProjectsConfig,
+    SchemathesisConfig,
+    SimpleCheckConfig,
+    StatefulPhaseConfig,
+)
+from schemathesis.engine import events, from_schema
+from whole_shop import WholeShop
+
+from topologies.views.guard import Site
+from topologies.views.server import url_of
+
+SEED = 20_261_123
+EXAMPLES = 10
+EVENTS = 600
+# A stream does not end: what it answers before it begins is that of the view, and has tests of its own.
+ENDLESS = r"/live$"
+
+
+@contextmanager
+def serving(shop: WholeShop) -> Iterator[str]:
+    """The view server as it runs in production, its own connections included, in a thread; gives its URL."""
+    started, ended = threading.Event(), asyncio.Event()
+    url: list[str] = []
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        await shop.compute_trends()
+        runner = web.AppRunner(shop.app(), access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        await Site(runner, "127.0.0.1", 0).start()
+        url.append(url_of(runner))
+        started.set()
+        await ended.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        assert started.wait(30)
+        yield url[0]
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join(30)
+        loop.close()
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    shop = WholeShop(tmp_path_factory.mktemp("shop"), EVENTS)
+    with serving(shop) as url:
+        yield url
+    shop.close()
+
+
+def configured(phase: str) -> SchemathesisConfig:
+    """Every check that is about one request; the same requests each time."""
+    without = SimpleCheckConfig(enabled=False)
+    checks = ChecksConfig(use_after_free=without, ensure_resource_availability=without, ignored_auth=without)
+    phases = PhasesConfig(
+        examples=ExamplesPhaseConfig(enabled=False),
+        coverage=CoveragePhaseConfig(
+            enabled=phase == "coverage", generate_duplicate_query_parameters=True, unexpected_methods={"POST", "QUERY"}
+        ),
+        fuzzing=FuzzingPhaseConfig(enabled=phase == "fuzzing"),
+        stateful=StatefulPhaseConfig(enabled=False),
+    )
+    project = ProjectConfig(
+        checks=checks,
+        phases=phases,
+        generation=GenerationConfig(max_examples=EXAMPLES, deterministic=True, no_shrink=True),
+        request_timeout=20,
+        continue_on_failure=True,
+    )
+    return SchemathesisConfig(seed=SEED, projects=ProjectsConfig(default=project))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("phase", ["fuzzing", "coverage"])
+def test_no_request_gets_an_answer_that_is_not_documented(url: str, phase: str) -> None:
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json", config=configured(phase)).exclude(path_regex=ENDLESS)
+    failures, asked, statuses = [], Counter[str](), Counter[int]()
+    for event in from_schema(schema).execute():
+        assert not isinstance(event, events.FatalError | events.NonFatalError), event
+        if not isinstance(event, events.ScenarioFinished):
+            continue
+        recorder = event.recorder
+        for case_id, checks in recorder.checks.items():
+            made = recorder.interactions[case_id].request
+            failures += [
+                f"{made.method} {made.uri[:300]}: {check.failure_info.failure}"
+                for check in checks
+                if check.failure_info is not None
+            ]
+        asked[event.label or ""] += len(recorder.interactions)
+        statuses.update(one.response.status_code for one in recorder.interactions.values() if one.response is not None)
+    assert not failures, "\n".join(failures[:20])
+    assert len(asked) >= 25
+    assert sum(asked.values()) >= 200
+    assert {200, 400, 404} <= statuses.keys()
+    assert max(statuses) < 500
+
+
+# Found by hand and by schemathesis while this was built: answered with 500, with text, or not at all.
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/api/sales?to=9007199254740991", 200),
+        ("/api/sales/top?to=253402300800000", 200),
+        ("/api/funnel?to=9007199254740991", 200),
+        ("/api/sales?from=0&hop=1m&window=104249991d&key=a", 400),
+        ("/api/sales?from=0&hop=1m&window=1d&key=total", 400),
+        ("/api/tables/sales_by_total/rows?window=104249991d", 400),
+        ("/api/sales?wait=1_0", 400),
+        ("/api/sales?wait=1e999", 400),
+        ("/api/sales?after=order-events:0:0&after=order-events:0:1", 400),
+        ("/api/plain/1?a=1&a=2", 400),
+        ("/api/sales?key=%00", 200),
+        ("/api/sales?key=%ed%a0%80%ff", 200),
+        ("/api/alerts?before=9999999999999999:00", 200),
+        ("/api/batch?view=//%5B/api", 400),
+        ("/docs/" + "x" * 9_000, 400),
+    ],
+)
+def test_what_was_found_is_answered(url: str, path: str, status: int) -> None:
+    response = requests.get(url + path, timeout=20)
+    assert response.status_code == status, response.text
+    content = "application/json" if status == 200 else "application/problem+json"
+    assert response.headers["Content-Type"].startswith(content)
