@@ -34,8 +34,9 @@ RESERVED: Final = tuple(parameter.name for parameter in FOLLOWING)
 RETRY: Final = b"retry: 1000\n\n"
 # Nothing between here and the client may keep events back.
 HEADERS: Final = {"Content-Type": EVENTS, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-# What is kept for a client beyond what the system keeps for its socket; a frame that was begun is kept whole.
+# What is kept for a client beyond what the system keeps for its socket: this, and a piece of a frame.
 BUFFER_BYTES: Final = 32 << 10
+PIECE_BYTES: Final = 64 << 10
 
 CHANNELS = web.AppKey("channels", Channels)
 # By the path of each view that can be followed, the topology that it is from; None: it is the server's own.
@@ -180,9 +181,11 @@ class _Client:
     async def _send(self, raw: bytes) -> None:
         self.channels.counts.frames += 1
         self.channels.counts.bytes += len(raw)
-        async with asyncio.timeout(self.channels.pace.stuck_s):
-            await self.response.write(raw)
-            await self.request.writer.drain()  # write alone waits only once 64 KiB have come together
+        whole = memoryview(raw)
+        for start in range(0, len(raw), PIECE_BYTES):
+            async with asyncio.timeout(self.channels.pace.stuck_s):
+                await self.response.write(whole[start : start + PIECE_BYTES])
+                await self.request.writer.drain()  # write alone waits only once 64 KiB have come together
 
 
 async def end_streams(app: web.Application) -> None:
