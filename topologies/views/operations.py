@@ -108,7 +108,7 @@ class Lookout:
             owned = [(tp.topic, tp.partition) for tp in one.assignment.topic_partitions]
             owners.update(dict.fromkeys(owned, named))
             host = one.host.lstrip("/")
-            members.append({"name": named, "member": one.member_id, "host": host, "partitions": len(owned)})
+            members.append({"name": named, "member": one.member_id, "host": host, "owned": owned})
         committed = {(tp.topic, tp.partition): tp.offset for tp in listed.topic_partitions if tp.offset >= 0}
         return GroupSeen(described.state.name.lower(), members, owners, committed)
 
@@ -208,8 +208,14 @@ def _topology(views: Views, group: GroupSeen, paces: Mapping[tuple[str, int], fl
         "name": name,
         "state": group.state,
         "problem": group.problem,
-        "members": group.members,
+        "members": None if group.members is None else [_member(one, views) for one in group.members],
         "perSecond": round(sum(known), 2) if known else None,
         "partitions": partitions,
         "freshness": fresh,
     }
+
+
+def _member(member: Member, views: Views) -> Member:
+    """A worker as it is told; of what it owns the partitions of sources count, not those of tables."""
+    owned = [topic for topic, _ in member["owned"] if topic in views.tracker.sources]
+    return {name: value for name, value in member.items() if name != "owned"} | {"partitions": len(owned)}

@@ -9,7 +9,6 @@ const fine = new Intl.NumberFormat(locale, { style: "percent", maximumFractionDi
 const clock = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit" });
 const exact = new Intl.DateTimeFormat(locale, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const day = new Intl.DateTimeFormat(locale, { weekday: "short", hour: "2-digit", minute: "2-digit" });
-const full = new Intl.DateTimeFormat(locale, { weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 
 export const NONE = "–";
 const or = (format) => (value) => (value == null || Number.isNaN(value) ? NONE : format(value));
@@ -20,7 +19,6 @@ export const decimal = or((value) => one.format(value));
 export const share = or((value) => (Math.abs(value) < 0.1 ? fine : percent).format(value));
 export const time = or((at) => clock.format(new Date(at)));
 export const seconds = or((at) => exact.format(new Date(at)));
-export const date = or((at) => full.format(new Date(at)));
 /** The time, with the day where it is another one. */
 export const when = or((at) => (new Date(at).toDateString() === new Date().toDateString() ? clock : day).format(new Date(at)));
 

@@ -2,7 +2,7 @@
 // Asked for every two seconds while it is looked at: what it tells comes from Kafka's coordinators, not from tables.
 
 import { bar, card, h, show, table, text } from "./dom.js";
-import { NONE, compact, count, date, decimal, seconds, span } from "./format.js";
+import { NONE, compact, count, decimal, span, when } from "./format.js";
 import { Refused, get } from "./live.js";
 
 const EVERY_MS = 2000;
@@ -80,7 +80,8 @@ function sections(place) {
     { title: "Table" }, { title: "Window" }, { title: "Key" }, { title: "Stored" }, { title: "Recounted" },
   ]);
   const verdict = h("p", { class: "verdict" });
-  const audit = card("audit", "Audit", "Closed windows, counted again from the log", verdict, scrolled("What differs", differing.element));
+  const extent = h("p", { class: "quiet" });
+  const audit = card("audit", "Audit", "Closed windows, counted again from the log", verdict, extent, scrolled("What differs", differing.element));
   audit.element.hidden = true;
 
   place.replaceChildren(problem, h("div", { class: "grid" }, now.element, freshness.element, workers.element, letters.element, audit.element, partitions.element));
@@ -118,14 +119,17 @@ function sections(place) {
     audit(found) {
       show(audit.element, found != null);
       if (!found) return;
-      audit.state(found.checked ? null : "No window was counted again yet.");
-      audit.note(found.lastAt ? `Last at ${typeof found.lastAt === "number" ? seconds(found.lastAt) : date(found.lastAt)}` : "Closed windows, counted again from the log");
+      audit.state(found.checked ? null : found.lastError ?? "No window was counted again yet: it begins with those that are closed.");
+      audit.note(found.lastAt ? `Last ${when(found.lastAt)}` : "Closed windows, counted again from the log");
       const differ = found.differ ?? [];
-      verdict.dataset.good = differ.length === 0;
-      text(verdict, differ.length ? `${count(differ.length)} of ${count(found.checked)} differ` : `${count(found.agree)} of ${count(found.checked)} agree`);
+      const wrong = found.differing ?? differ.length;
+      verdict.dataset.good = wrong === 0;
+      text(verdict, wrong ? `${count(wrong)} of ${count(found.checked)} differ` : `${count(found.agree)} of ${count(found.checked)} agree`);
+      const unknown = found.unknown ? `; ${count(found.unknown)} cannot be: the log does not have all of their events any more` : "";
+      text(extent, `Numbers of ${count(found.windows)} closed windows, counted again from ${count(found.records)} records${unknown}`);
       show(differing.element, differ.length > 0);
       differing.rows(differ.slice(0, 20).map((row) => ({
-        key: `${row.table} ${row.window} ${row.key}`,
+        key: `${row.table} ${row.window} ${row.key} ${row.partition}`,
         cells: [row.table, String(row.window), row.key, JSON.stringify(row.stored), JSON.stringify(row.recounted)],
       })));
     },
