@@ -23,6 +23,8 @@ from tables.windows import Hopping, Tumbling, parse_duration
 from topologies.views.problems import SHOWN_CHARS, BadParameter
 
 LATEST_MS: Final = 2**53
+# Windows that begin before end with a year of four digits, which is all that RFC 3339 can write.
+YEAR_9999_MS: Final = 253_370_764_800_000
 TEXT_CHARS: Final = 1_000
 DURATION_PATTERN: Final = "^[1-9][0-9]{0,8}[smhd]$"
 _TIME_PATTERN: Final = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9:]{5})?)?$"
@@ -171,8 +173,8 @@ class Time(Parameter[int | None]):
         at = _whole(text)
         if at is None:
             at = self._iso_ms(text)
-        if not 0 <= at < LATEST_MS:
-            raise self.bad(f"must be a time from 1970 on, not {text!r}")
+        if not 0 <= at < YEAR_9999_MS:
+            raise self.bad(f"must be a time from 1970 on, before 9999, not {text[:SHOWN_CHARS]!r}")
         return at
 
     def _iso_ms(self, text: str) -> int:
@@ -190,7 +192,7 @@ class Time(Parameter[int | None]):
         """A number of ms, or a text."""
         return {
             "anyOf": [
-                {"type": "integer", "minimum": 0, "maximum": LATEST_MS - 1},
+                {"type": "integer", "minimum": 0, "maximum": YEAR_9999_MS - 1},
                 {"type": "string", "pattern": _TIME_PATTERN, "examples": ["2026-01-31T12:00:00Z"]},
             ]
         }
