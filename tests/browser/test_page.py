@@ -102,7 +102,8 @@ def test_what_else_is_shown_is_what_the_api_says(page: Any, shop: Running) -> No
 
 def test_recommendations_are_shown_with_their_reasons_for_whom_one_chooses(page: Any, shop: Running) -> None:
     best = next(iter(table(page, "product")))
-    assert f"Product {best}" in page.inner_text("#recommended")
+    # neighbours are published beside the events, and come by themselves
+    wait_until(lambda: f"With Product {best}" in page.inner_text("#recommended"), "the best seller's neighbours")
     user = shop.client.get("/api/carts/abandoned", n=1)["rows"][0]["userId"]
     page.click(f"#carts >> text=Customer {user}")
     wait_until(lambda: f"For customer {user}" in page.inner_text("#recommended"), "the customer's recommendations")
