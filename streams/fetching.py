@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from weakref import proxy
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import FetchResult
@@ -48,9 +49,12 @@ class _Fetched(OrderedDict[Any, Any]):
 
     def __setitem__(self, tp: Any, result: Any) -> None:
         if type(result) is FetchResult:
-            # the fetcher asks for the exact type, so the instance is changed
-            take = _take_whole if self._whole(tp.topic) else _take_some
-            result.getall = partial(take, result, self._at_most)
+            # The fetcher asks for the exact type, so the instance is changed. It must not hold itself: its megabytes
+            # would stay until Python's collector looks, and so would those whose iterator nobody goes through.
+            whole = self._whole(tp.topic)
+            result.getall = partial(_take_whole if whole else _take_some, proxy(result), self._at_most)
+            if whole:
+                result._partition_records._records_iterator = None
         super().__setitem__(tp, result)
 
 

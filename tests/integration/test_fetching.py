@@ -1,9 +1,11 @@
 """Whole record batches from Kafka: the same records that aiokafka's own consumer hands over, from any position."""
 
+import gc
 import uuid
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 
 from streams.cluster import Cluster
 from streams.fetching import WholeBatchConsumer
@@ -66,3 +68,19 @@ async def test_a_poll_stops_soon_after_its_bound(filled: tuple[Cluster, TopicPar
     _, single = await read(WholeBatchConsumer(whole=lambda topic: False, at_most=200, **kafka.aiokafka()), tp, 0)
     assert sum(single) == RECORDS
     assert max(single) <= 200
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_what_was_fetched_is_freed_without_the_collector(
+    filled: tuple[Cluster, TopicPartition], whole: bool
+) -> None:
+    kafka, tp = filled
+    gc.collect()
+    gc.disable()
+    try:
+        await read(WholeBatchConsumer(whole=lambda topic: whole, at_most=200, **kafka.aiokafka()), tp, 0)
+        held = [one for one in gc.get_objects() if type(one) in (FetchResult, PartitionRecords)]
+    finally:
+        gc.enable()
+    # those of the last fetch, which tells only that there is no more
+    assert len(held) <= 1
