@@ -169,6 +169,8 @@ class Recount:
             for record in chunk if originals else ():
                 self._check_replay(record, originals.get(record.offset))
             batch = self._intake.take(chunk, originals)
+            if self._intake.seen is not None:
+                self._intake.seen.drain()  # what a worker would write down: of a long stretch, 100 bytes an event
             self._put_aside.update(record.offset for record, _ in batch.dead)
             self._settle(batch)
             self._fold(batch)
