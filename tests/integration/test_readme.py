@@ -121,8 +121,8 @@ async def test_every_url_is_served(servers: dict[int, TestClient[Any, Any]]) -> 
             continue
         assert asked.port is not None
         answer = await servers[asked.port].get(f"{asked.path}?{asked.query}")
-        # a stream never ends: what it begins with
-        said = (await answer.content.readuntil(b"\n\n")).decode() if asked.path.endswith("/live") else await answer.text()
+        streams = asked.path.endswith("/live")  # and never ends: what it begins with
+        said = (await answer.content.readuntil(b"\n\n")).decode() if streams else await answer.text()
         yet = next((found for start, found in NOTHING_YET.items() if asked.path.startswith(start)), (200, ""))
         yet = (504, "covered") if "after=" in asked.query else yet
         status, words = (503, "") if asked.path == "/readyz" else yet
