@@ -19,6 +19,7 @@ ASKED = {
 }
 # Asking costs the view server the time of one answer.
 PAGES = (
+    ("page", "/"),
     ("sales", "/api/sales?by=category&window=1m"),
     ("top", "/api/sales/top?by=product&metric=revenue&window=15m&n=10"),
     ("tables", "/api/tables"),
