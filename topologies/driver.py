@@ -181,7 +181,7 @@ class Driver:
         count = self._topics[topic].partitions
         number = partition if partition is not None else key_hash(raw_key or b"", count)
         tp = TP(topic, number)
-        self.log.put(tp, Entry(raw_key, _to_bytes(value)), timestamp_ms)
+        self.log.put(tp, Entry(raw_key, to_bytes(value)), timestamp_ms)
         return tp
 
     def advance(self, seconds: float) -> None:
@@ -300,7 +300,8 @@ def _key(raw: bytes) -> Any:
     return tuple(found) if isinstance(found, list) else found
 
 
-def _to_bytes(value: Any) -> bytes | None:
+def to_bytes(value: Any) -> bytes | None:
+    """A value as it is sent: JSON, unless it is bytes or nothing."""
     if value is None or isinstance(value, bytes):
         return value
     return msgspec.json.encode(value) if isinstance(value, msgspec.Struct) else orjson.dumps(value)

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from typing import Any
 
 from streams.errors import MillraceError
 from topologies.settings import Settings
@@ -24,13 +25,19 @@ def load_topology(name: str, settings: Settings) -> Topology:
     if not attribute:
         known = ", ".join(OURS)
         raise MillraceError(f"there is no topology {name!r}: give one of {known}, or yours as module:attribute")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise MillraceError(f"topology {name!r} cannot be loaded: {error}") from error
+    found = attribute_named(f"{module_name}:{attribute}", "topology")
     topology = found(settings) if callable(found) and not isinstance(found, Topology) else found
     if not isinstance(topology, Topology):
         raise MillraceError(f"{name!r} is a {type(topology).__name__}, not a Topology")
     return topology
+
+
+def attribute_named(name: str, what: str) -> Any:
+    """What `module:attribute` names, in the working directory too. Raises MillraceError that says `what` is missing."""
+    module_name, _, attribute = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise MillraceError(f"{what} {name!r} cannot be loaded as module:attribute: {error}") from error

@@ -1,6 +1,5 @@
 """What the views of behaviour and recommendations answer over a simulated shop, and for what they do not know."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -11,15 +10,14 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from behaving import behaviour, booked, done, recommendations, simulated
 from views_shop import follow, look, open_model
+from whole_shop import compute_trends
 
 from streams.events import UserActivity
 from streams.log import TP
 from tables.topic_copy import TopicCopy
 from topologies.driver import Driver
-from topologies.recommendation_views import trending_in_background
 from topologies.views.answers import Views
 from topologies.views.freshness import Tracker
-from topologies.views.problems import Problem
 from topologies.views.server import attach, views_app
 
 Client = TestClient[Any, Any]
@@ -62,17 +60,7 @@ class Served:
 
     async def compute_trends(self) -> None:
         """One round of the background function."""
-        reader = self.views[1].reader
-        task = asyncio.create_task(trending_in_background(reader))
-        while not task.done():
-            await asyncio.sleep(0.01)
-            try:
-                reader.posted("searches")
-            except Problem:
-                continue
-            break
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await compute_trends(self.views[1].reader)
 
     def close(self) -> None:
         for copy in self.copies:

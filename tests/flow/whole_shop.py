@@ -63,17 +63,7 @@ class WholeShop:
 
     async def compute_trends(self) -> None:
         """One round of the background function."""
-        reader = self.views[1].reader
-        task = asyncio.create_task(trending_in_background(reader))
-        while not task.done():
-            await asyncio.sleep(0.01)
-            try:
-                reader.posted("searches")
-            except Problem:
-                continue
-            break
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await compute_trends(self.views[1].reader)
 
     def close(self) -> None:
         for copy in self.copies:
@@ -82,3 +72,17 @@ class WholeShop:
             views.model.close()
         for driver in self.drivers:
             driver.close()
+
+
+async def compute_trends(reader: Reader) -> None:
+    """One round of the background function that finds what is trending."""
+    task = asyncio.create_task(trending_in_background(reader))
+    while not task.done():
+        await asyncio.sleep(0.01)
+        try:
+            reader.posted("searches")
+        except Problem:
+            continue
+        break
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -7,16 +7,13 @@ does not matter to that, so a load need not know the right answers.
 
 import asyncio
 import random
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import orjson
-from msgspec import Struct, to_builtins
 
 from streams.cluster import Cluster
 from streams.errors import MillraceError
@@ -34,8 +31,8 @@ from topologies.demo.client import Client
 from topologies.demo.processes import Children
 from topologies.demo.run import Demo
 from topologies.demo.verify import Comparison
-from topologies.driver import Driver
-from topologies.loading import load_topology
+from topologies.driver import Driver, to_bytes
+from topologies.loading import attribute_named, load_topology
 from topologies.settings import Settings
 from topologies.topology import Topology
 
@@ -68,18 +65,11 @@ class OwnDemo(Demo):
                 if (event := next(coming, None)) is None:
                     raise MillraceError("the load has ended before the faults have: let it yield events for ever")
                 topic, key, value = event
-                producer.produce(topic, key.encode() if isinstance(key, str) else key, as_bytes(value))
+                producer.produce(topic, key.encode() if isinstance(key, str) else key, to_bytes(value))
                 sent += 1
             producer.check()
             self.sent = Sent(events=sent)
         producer.flush()
-
-
-def as_bytes(value: Any) -> bytes | None:
-    """A value as it is sent: JSON, unless it is bytes or nothing."""
-    if value is None or isinstance(value, bytes):
-        return value
-    return orjson.dumps(to_builtins(value) if isinstance(value, Struct) else value)
 
 
 @dataclass(frozen=True)
@@ -125,13 +115,7 @@ def own_subject(name: str, load_name: str) -> OwnSubject:
 
 
 def _load(name: str) -> Load:
-    module, _, attribute = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise MillraceError(f"load {name!r} cannot be loaded, give module:function: {error}") from error
+    found = attribute_named(name, "load")
     if not callable(found):
         raise MillraceError(f"load {name!r} is a {type(found).__name__}, not a function of a random.Random")
     return found  # type: ignore[no-any-return]  # what it yields shows when it is sent
