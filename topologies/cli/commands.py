@@ -35,6 +35,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("dead-letters", "topologies.cli.dead_letters", "What could not be applied: list, mend, send back."),
     Command("worker", "topologies.cli.worker", "Run a worker: consume, keep the tables, emit derived topics."),
     Command("views", "topologies.cli.views", "Answer for the tables over HTTP, from a local copy of them."),
+    Command("replay", "topologies.cli.replay", "Build the tables anew from the log, in place or beside the live ones."),
     Command("explain", "topologies.cli.explain", "What a number comes from, and whether the log still says so."),
     Command("digest", "topologies.cli.digest", "Hash what each table's closed windows say, to compare two runs."),
     Command("bench", "topologies.cli.bench", "Measure this machine: throughput, and how old an answer is."),
