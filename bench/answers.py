@@ -11,11 +11,8 @@ count as well. So the view server's processor time is told too.
 import asyncio
 import os
 import random
-import re
-import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,25 +20,13 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from bench.freshness import GIVE_UP_S, await_ready, quantile
+from bench.asking import END_OF_HEAD, LENGTH, request_of
+from bench.busy import SHOP, TOPICS, busy_shop
+from bench.freshness import quantile
 from streams.cluster import Cluster
-from streams.errors import MillraceError
-from streams.simulator.run import Plan
-from streams.simulator.settings import ShopSettings
-from streams.topics import ORDER_EVENTS, USER_ACTIVITY
-from topologies.demo.client import Client
-from topologies.demo.processes import Child, Children
-from topologies.demo.run import Demo
-from topologies.names import free_port
-from topologies.settings import Settings
+from topologies.demo.processes import Child
 
-SHOP: Final = ShopSettings()
 TOPOLOGIES: Final = ("behaviour", "recommendations")
-TOPICS: Final = f"{USER_ACTIVITY.name},{ORDER_EVENTS.name}"
-HISTORY: Final = 60_000
-# Flat out, 60,000 events are 30 s of event time; so they are three hours, or up to six at a quiet time of the day.
-HISTORY_SPEED: Final = 360
-HISTORY_BEGAN_MS: Final = 7 * 3_600_000
 WARM_UP_S: Final = 5.0
 RANKS: Final = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))
 PATHS: Final = (
@@ -53,7 +38,6 @@ PATHS: Final = (
 )
 # At 10 ms an answer they would do for 3,200 a second.
 CONNECTIONS: Final = 32
-LENGTH: Final = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
 @dataclass
@@ -66,12 +50,7 @@ class Asked:
 
 def measure(cluster: Cluster, home: Path, rate: float, requests: float, seconds: float) -> dict[str, Any]:
     """Times of `requests` a second in all beside `rate` events/s, by path. Raises MillraceError for a process gone."""
-    with _running(cluster, home) as running:
-        await_ready(running)
-        past = ["simulate", "-n", str(HISTORY), "--speed", str(HISTORY_SPEED), "--topics", TOPICS, "--no-progress"]
-        past += ["--start", str(time.time_ns() // 1_000_000 - HISTORY_BEGAN_MS)]
-        history = running.children.start("history", past)
-        running.wait(lambda: _ended(running, history), GIVE_UP_S, "the history is not sent")
+    with busy_shop(cluster, home, TOPOLOGIES) as running:
         live = ["simulate", "--rate", str(rate), "--topics", TOPICS, "--json", "--no-progress"]
         simulator = running.children.start("simulator", live)
         time.sleep(WARM_UP_S)
@@ -93,36 +72,6 @@ def measure(cluster: Cluster, home: Path, rate: float, requests: float, seconds:
         "machine_cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
     }
-
-
-@contextmanager
-def _running(cluster: Cluster, home: Path) -> Iterator[Demo]:
-    """One worker of each topology and a view server, under names of their own."""
-    settings = Settings.from_environment(
-        cluster=cluster, home=home, state_dir=home / "state", views_port=free_port(),
-        prefix=f"answers-{secrets.token_hex(3)}-",
-    )  # fmt: skip
-    environment = {
-        "MILLRACE_BOOTSTRAP": cluster.bootstrap,
-        "MILLRACE_HOME": str(home),
-        "MILLRACE_STATE": str(settings.state_dir),
-        "MILLRACE_PREFIX": settings.prefix,
-    }
-    with ExitStack() as stack:
-        children = stack.enter_context(Children(home / "logs", environment))
-        running = Demo(settings, children, Client(f"http://127.0.0.1:{settings.views_port}"), Plan(SHOP))
-        stack.callback(running.end)
-        running.start(dict.fromkeys(TOPOLOGIES, 1))
-        yield running
-
-
-def _ended(running: Demo, child: Child) -> bool:
-    if child.process.poll() is None:
-        return False
-    running.children.running.remove(child)
-    if child.process.returncode:
-        raise MillraceError(f"{child.name} failed: {(child.log.read_text().splitlines() or ['no word'])[-1]}")
-    return True
 
 
 def _cpu_s(child: Child) -> float:
@@ -150,7 +99,7 @@ def _due(chance: random.Random, began: float, requests: float, seconds: float) -
     for number in range(round(requests * seconds)):
         path = PATHS[number % len(PATHS)]
         named = path.format(product=chance.randint(1, SHOP.products), user=chance.randint(1, SHOP.users))
-        yield began + number / requests, path, f"GET {named} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        yield began + number / requests, path, request_of(named)
 
 
 async def _connection(host: str, port: int, due: Iterator[tuple[float, str, bytes]], asked: Asked) -> None:
@@ -161,7 +110,7 @@ async def _connection(host: str, port: int, due: Iterator[tuple[float, str, byte
             await asyncio.sleep(max(0.0, intended - time.perf_counter()))
             asked.late.append(time.perf_counter() - intended)
             writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
+            head = await reader.readuntil(END_OF_HEAD)
             await reader.readexactly(int(LENGTH.search(head)[1]))  # type: ignore[index]  # our server always says it
             asked.times[path].append((time.perf_counter() - intended, int(head.split(b" ", 2)[1])))
     finally:

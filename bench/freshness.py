@@ -123,10 +123,11 @@ def quantile(ordered: Sequence[float], rank: float) -> float:
 def await_ready(running: Demo) -> None:
     """Return when every worker has restored its partitions."""
     urls = [f"http://127.0.0.1:{port}/readyz" for port in running.ports]
-    running.wait(lambda: all(map(_answers, urls)), GIVE_UP_S, "the workers are not ready")
+    running.wait(lambda: all(map(answers, urls)), GIVE_UP_S, "the workers are not ready")
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a URL is answered with 200."""
     try:
         with urllib.request.urlopen(url, timeout=1):
             return True
