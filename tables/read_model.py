@@ -42,7 +42,10 @@ Changed = set[tuple[str, int, str]]
 
 
 class ReadModel:
-    """The tables of a group, merged over all source partitions. One writer (`apply`), many readers."""
+    """The tables of a group, merged over all source partitions. One writer (`apply`), many readers.
+
+    `moved` is another number whenever `progress` has changed.
+    """
 
     def __init__(self, group: Group, directory: Path) -> None:
         """Open or create the local copy. Raises StoreLocked, StoreDamaged."""
@@ -50,11 +53,14 @@ class ReadModel:
         self.tables: dict[str, Table] = {table.name: table for table in group.tables}
         self.directory = Path(directory)
         self.records = 0
+        self.moved = 0
         self._table_of = {group.changelog(table).name: table for table in group.tables}
         self._open()
 
     def _open(self) -> None:
         self.store = Store(self.directory, list(self.tables))
+        self.moved += 1
+        self._bounds: dict[str, Window] = {}
         self.progress: dict[TP, Progress] = {}
         self._announced: dict[TP, deque[Progress]] = defaultdict(lambda: deque(maxlen=ANNOUNCED_KEPT))
         self._next = {tp: int(self.store.meta(f"next:{tp.topic}:{tp.partition}") or 0) for tp in self._tps()}
@@ -103,8 +109,9 @@ class ReadModel:
             self._announced[tp].append(progress_records.decode(announced))
 
     def close(self) -> None:
-        """Close the local copy."""
+        """Close the local copy, and let go of what was merged."""
         self.store.close()
+        self._rollups.clear()
 
     def reset(self) -> None:
         """Begin anew from nothing: the copy is not of these topics."""
@@ -205,6 +212,7 @@ class ReadModel:
         tables = [t for source in self.group.sources if source.topic.name == tp.topic for t in source.tables]
         before = {table.name: self.horizon(table, tp.partition) for table in tables}
         self.progress[tp] = progress
+        self.moved += 1
         change = self.store.change()
         change.meta(f"progress:{tp.topic}:{tp.partition}", progress_records.encode(progress))
         changed: Changed = set()
@@ -228,6 +236,9 @@ class ReadModel:
     def _tell(self, table: Table, partition: int, changes: Mapping[bytes, bytes | None]) -> Changed:
         """Pass changes on to what is held in memory."""
         cells = {decode_key(key): raw for key, raw in changes.items()}
+        known = self._bounds.get(table.name)
+        if known and any(raw is None or not known.start_ms <= at < known.end_ms for (at, _), raw in cells.items()):
+            del self._bounds[table.name]
         self._rollups[table.name].change(partition, cells)
         return {(table.name, start, key) for start, key in cells}
 
@@ -255,11 +266,14 @@ class ReadModel:
         return min(source.closed_before(declared, p.watermark) if p is not None else 0 for p in known)
 
     def _values_of_key(self, table: Table, start: int, key: str) -> dict[int, bytes]:
+        found = self.store.get_many(table.name, self._names(table, start, key))
+        return {number: raw for number, raw in enumerate(found) if raw is not None}
+
+    def _names(self, table: Table, start: int, key: str) -> list[bytes]:
+        """A cell's keys as stored, by its source partitions."""
         name = encode_key(start, key)
         numbers = range(self.group.source_of(table.name).topic.partitions)
-        wanted = [name + number.to_bytes(PARTITION_BYTES, "big") for number in numbers]
-        found = zip(numbers, self.store.get_many(table.name, wanted), strict=True)
-        return {number: raw for number, raw in found if raw is not None}
+        return [name + number.to_bytes(PARTITION_BYTES, "big") for number in numbers]
 
     def _values_of_slice(self, table: Table, start: int) -> dict[str, dict[int, bytes]]:
         values: dict[str, dict[int, bytes]] = {}
@@ -297,12 +311,14 @@ class ReadModel:
         if stored is None:
             return []
         first = max(window.start_ms - window.start_ms % slice_ms, stored.start_ms)
-        found = []
-        for start in range(first, min(window.end_ms, stored.end_ms), slice_ms):
-            values = self._values_of_key(declared, start, key)
-            if values:
-                found.append((start, declared.row.merge([declared.row.read(raw) for raw in values.values()])))
-        return found
+        starts = range(first, min(window.end_ms, stored.end_ms), slice_ms)
+        cells: dict[int, list[Any]] = {}
+        # asked for at once: a user's day is some hundred cells, most of which are not there
+        names = [(start, name) for start in starts for name in self._names(declared, start, key)]
+        for (start, _), raw in zip(names, self.store.get_many(table, [name for _, name in names]), strict=True):
+            if raw is not None:
+                cells.setdefault(start, []).append(declared.row.read(raw))
+        return [(start, declared.row.merge(found)) for start, found in cells.items()]
 
     def results(self, table: str, window: Window) -> dict[str, Results]:
         """The merged results of every key in a window of whole slices. Not to be changed."""
@@ -322,11 +338,14 @@ class ReadModel:
 
     def bounds(self, table: str) -> Window | None:
         """From the first slice that is stored to the end of the last one; None if the table is empty."""
-        first = next(self.store.scan(table, b"", b"\xff" * 8), None)
-        last = self.store.newest_key(table)
-        if first is None or last is None:
-            return None
-        return Window(slice_of(first[0]), slice_of(last) + self.slice_ms(table))
+        known = self._bounds.get(table)
+        if known is None:
+            first = next(self.store.scan(table, b"", b"\xff" * 8), None)
+            last = self.store.newest_key(table)
+            if first is None or last is None:
+                return None
+            known = self._bounds[table] = Window(slice_of(first[0]), slice_of(last) + self.slice_ms(table))
+        return known
 
     def watermarks(self, topic: str) -> dict[int, int]:
         """The watermark (ms) of each of a source's partitions that has had events."""

@@ -9,6 +9,7 @@ has read it: the record's timestamp where the event itself says none.
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -174,10 +175,12 @@ class Group:
 
     def source_of(self, table: str) -> Source:
         """The source that feeds the table of that name. Raises KeyError."""
-        for source in self.sources:
-            if any(t.name == table for t in source.tables):
-                return source
-        raise KeyError(table)
+        return self._source_by_table[table]
+
+    @cached_property
+    def _source_by_table(self) -> Mapping[str, Source]:
+        # a view asks for it some hundred times
+        return {table.name: source for source in self.sources for table in source.tables}
 
     def changelog(self, table: Table) -> Topic:
         """The table's changelog, which is the derived topic of partials that read models consume."""
