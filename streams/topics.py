@@ -32,7 +32,8 @@ class Topic:
     ``dedupe_s`` is the stretch of event time in which an eventId seen before is dropped, 0 for never;
     ``dedupe_records`` the same counted in records of the partition, for topics that are forwarded to: what a crash
     repeats comes again soon, while event times leap where several writers are days apart;
-    ``config`` adds Kafka's own topic settings, and wins over the ones made from the other fields.
+    ``config`` adds Kafka's own topic settings, and wins over the ones made from the other fields;
+    ``aside`` is what the names of dead letters and late events begin with, if not with the topic's own.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Topic:
     dedupe_s: float = 0
     dedupe_records: int = 0
     config: Mapping[str, str] = field(default_factory=dict, hash=False)
+    aside: str | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for a declaration that Kafka would refuse."""
@@ -88,7 +90,7 @@ class Topic:
         # a record as large as a source topic takes must fit with its reason and origin beside it, also one that was
         # packed better than ours are: streams.dead_letters cuts what is longer
         config = {"max.message.bytes": str(20 << 20)}
-        return Topic(f"{self.name}.{suffix}", key=self.key, partitions=self.partitions, config=config)
+        return Topic(f"{self.aside or self.name}.{suffix}", key=self.key, partitions=self.partitions, config=config)
 
 
 ORDER_EVENTS: Final = Topic("order-events", OrderEvent, dedupe_s=300)

@@ -13,7 +13,7 @@ it keeps. A topology is a value under construction: declare everything at import
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from streams.events import event_time_ms
 from streams.intake import EventTime, TimeOf
@@ -33,11 +33,17 @@ F = TypeVar("F", bound=Fold)
 View = Callable[..., Awaitable[Any] | Any]
 Background = Callable[[Any], Awaitable[None]]
 B = TypeVar("B", bound=Background)
+# The version of every topology that is not a version of another one (topologies.versions).
+FIRST: Final = "v1"
 
 
 @dataclass
 class Topology:
-    """Declarations of one consumer group. `name` is the group's and starts every topic that it makes."""
+    """Declarations of one consumer group. `name` is the group's and starts every topic that it makes.
+
+    A later version (topologies.versions) is a `version_of` the first one's name; `renamed` gives the names that its
+    derived topics have for those that they were declared with.
+    """
 
     name: str
     sources: dict[str, Source] = field(default_factory=dict)
@@ -47,6 +53,14 @@ class Topology:
     copies: dict[str, Copied] = field(default_factory=dict)
     backgrounds: dict[str, Background] = field(default_factory=dict)
     publications: list[Publication] = field(default_factory=list)
+    version: str = FIRST
+    version_of: str | None = None
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def family(self) -> str:
+        """The name of its first version, which all versions share."""
+        return self.version_of or self.name
 
     def source(self, topic: Topic, *, time: EventTime | None = None, time_of: TimeOf | None = None) -> "Topology":
         """Say how a topic's event time is read: slices, grace, and where in the event the time is (ms).

@@ -30,6 +30,7 @@ class Freshness(Struct, forbid_unknown_fields=True):
     age_s: Annotated[float | None, Meta(description="since the answer was last known to be complete; null: never")]
     connected: Annotated[bool, Meta(description="whether the cluster answers")]
     caughtUp: Annotated[bool, Meta(description="whether what was there at the server's start is applied")]
+    versions: Annotated[dict[str, str], Meta(description="of which version it is, by topology")]
     copies: Annotated[dict[str, int | None], Meta(description="lag of each derived topic")] | UnsetType = UNSET
 
 

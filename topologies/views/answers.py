@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from tables.windows import Window
 from topologies.topology import Topology
 from topologies.views.freshness import Tracker, together
 from topologies.views.page import Page
-from topologies.views.problems import NotFound, to_json
+from topologies.views.problems import Handler, NotFound, to_json
 from topologies.views.queries import MAX_ROWS, Row, too_many
 from topologies.views.reader import Reader
 
@@ -21,19 +22,46 @@ from topologies.views.reader import Reader
 BREATH_S = 0.005
 
 
+class Holders:
+    """Those who are answering from something, which has to stay open as long."""
+
+    def __init__(self) -> None:
+        """Nobody yet."""
+        self._count = 0
+        self._free = asyncio.Event()
+        self._free.set()
+
+    def enter(self) -> None:
+        """One more."""
+        self._count += 1
+        self._free.clear()
+
+    def leave(self) -> None:
+        """One less."""
+        self._count -= 1
+        if not self._count:
+            self._free.set()
+
+    async def gone(self) -> None:
+        """Return once there is nobody."""
+        await self._free.wait()
+
+
 @dataclass(frozen=True)
 class Views:
-    """One topology that is served: its read model, what is known of its freshness, and the shop's currency."""
+    """One version of a topology: its read model, what is known of its freshness, and the shop's currency."""
 
     topology: Topology
     model: ReadModel
     tracker: Tracker
     currency: str
     reader: Reader = field(init=False)
+    holders: Holders = field(default_factory=Holders, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Make the reader that the topology's own views and background functions share."""
-        object.__setattr__(self, "reader", Reader(self.model, self.tracker))
+        versions = {self.topology.family: self.topology.version}
+        object.__setattr__(self, "reader", Reader(self.model, self.tracker, versions, self.topology.renamed))
 
     def freshness(self, table: str | None = None) -> dict[str, Any]:
         """How fresh an answer from one table is, or from everything of the topology. Ask before reading."""
@@ -76,8 +104,8 @@ class Served:
     all: tuple[Views, ...]
 
     def of(self, topology: str) -> Views:
-        """What is served of the topology of that name."""
-        return next(views for views in self.all if views.topology.name == topology)
+        """What is served of the topology whose first version has that name."""
+        return next(views for views in self.all if views.topology.family == topology)
 
     def of_table(self, table: str) -> Views:
         """What is served of the topology that keeps a table. Raises NotFound."""
@@ -102,12 +130,63 @@ class Served:
 
     def freshness_of_each(self) -> Row:
         """The freshness of all together, and where there are several, of each by its name."""
-        each = {views.topology.name: views.freshness() for views in self.all}
+        each = {views.topology.family: views.freshness() for views in self.all}
         found: Row = {"freshness": together(list(each.values()))}
         return found if len(each) == 1 else {**found, "topologies": each}
 
 
-SERVED = web.AppKey("served", Served)
+class Held:
+    """What one request is answered from, whatever is served by others meanwhile."""
+
+    def __init__(self, served: Served) -> None:
+        """Keep it open until it is let go."""
+        self.served = served
+        self._held = True
+        for views in served.all:
+            views.holders.enter()
+
+    def release(self) -> None:
+        """Let it go; once is enough, and more does no harm."""
+        if self._held:
+            self._held = False
+            for views in self.served.all:
+                views.holders.leave()
+
+
+class Serving:
+    """What a server serves now. It may change between two requests, never for one."""
+
+    def __init__(self, served: Served) -> None:
+        """Begin with that."""
+        self.now = served
+
+    @contextmanager
+    def held(self) -> Iterator[Held]:
+        """What is served now, kept open at most until the end of the block."""
+        held = Held(self.now)
+        try:
+            yield held
+        finally:
+            held.release()
+
+    def swap(self, old: Views, new: Views) -> None:
+        """Answer from another version from now on, and let who waits for news of the old one hear of it."""
+        self.now = Served(tuple(new if views is old else views for views in self.now.all))
+        old.tracker.news.hand_over(new.tracker.news)
+
+
+SERVING = web.AppKey("serving", Serving)
+# What the request is answered from, all of it.
+SERVED = web.RequestKey("served", Served)
+HELD = web.RequestKey("held", Held)
+
+
+@web.middleware
+async def from_one(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer a request from what is served when it comes."""
+    with request.app[SERVING].held() as held:
+        request[HELD], request[SERVED] = held, held.served
+        return await handler(request)
 
 
 def answer(body: dict[str, Any], status: int = 200) -> web.Response:

@@ -23,7 +23,7 @@ async def batch(request: web.Request) -> web.Response:
     """`GET /api/batch?view=...&view=...`: what each view says."""
     BATCH.read(request.query)
     asked = VIEWS.of(request.query)
-    fresh = request.app[SERVED].freshness()
+    fresh = request[SERVED].freshness()
     return answer({"views": [await _part(request, view) for view in asked], "freshness": fresh})
 
 

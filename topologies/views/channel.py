@@ -45,6 +45,7 @@ class Channel:
         self.seq = 0
         self.body = b""
         self.problem: Problem | None = None
+        self._of: object = None
         self._at_ms = 0
         self._deltas: deque[bytes] = deque()
         self._delta_bytes = 0
@@ -55,17 +56,20 @@ class Channel:
         """Whether there is an answer, or the problem instead of it."""
         return self.seq > 0
 
-    def publish(self, body: bytes, at_ms: int) -> bool:
-        """Take the answer as computed at a time; returns whether it is another than before."""
-        before, after_problem = self.body, self.problem is not None or not self.begun
-        if body == before and not after_problem:
+    def publish(self, body: bytes, at_ms: int, of: object = None) -> bool:
+        """Take the answer as computed at a time; returns whether it is another than before.
+
+        One that is not `of` the same as the one before is a beginning: no delta leads to it.
+        """
+        before, anew = self.body, self.problem is not None or not self.begun or of != self._of
+        if body == before and not anew:
             return False
-        delta = b"" if after_problem else patch(before, body)
-        self.body, self.problem = body, None
-        if not after_problem and not delta:
+        delta = b"" if anew else patch(before, body)
+        self.body, self.problem, self._of = body, None, of
+        if not anew and not delta:
             return False
         self._next(at_ms)
-        if after_problem:
+        if anew:
             self._forget()
         else:
             self._keep(delta)

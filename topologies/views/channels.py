@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from topologies.views.channel import Channel
 from topologies.views.news import Bell, News
@@ -29,7 +29,15 @@ AT_A_TIME: Final = 4
 # A channel whose answer took so long rests this many times as long.
 REST: Final = 4
 
-Compute = Callable[[], Awaitable[bytes]]
+
+class Computed(NamedTuple):
+    """An answer, and of what it is: whatever compares equal for answers that follow on each other."""
+
+    body: bytes
+    of: object = None
+
+
+Compute = Callable[[], Awaitable[Computed]]
 
 
 @dataclass(frozen=True)
@@ -172,7 +180,8 @@ class Channels:
         at_ms = time.time_ns() // 1_000_000
         try:
             async with asyncio.timeout(ANSWER_S):
-                new = live.channel.publish(await live.compute(), at_ms)
+                computed = await live.compute()
+            new = live.channel.publish(computed.body, at_ms, computed.of)
         except Problem as problem:
             new = live.channel.fail(problem, at_ms)
         except Exception:

@@ -72,7 +72,7 @@ def samples_of(reader: Reader, wanted: Wanted, first: int, last: int, key: str, 
 
 async def explain(request: web.Request) -> web.Response:
     """`GET /api/explain`: partials of a number, their offsets, and a sample of events."""
-    served = request.app[SERVED]
+    served = request[SERVED]
     given = explained.EXPLAIN.read(request.query)
     name = _table(served, given)
     views = served.of_table(name)

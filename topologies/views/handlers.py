@@ -7,7 +7,6 @@ from typing import Any
 from aiohttp import web
 
 from tables.windows import Window
-from topologies.topology import View
 from topologies.views import endpoints, queries
 from topologies.views.answers import SERVED, Views, answer
 from topologies.views.described import Described
@@ -16,7 +15,7 @@ from topologies.views.guard import ACCESS
 from topologies.views.live import MEMORY
 from topologies.views.page import Page
 from topologies.views.parameters import Duration, checked, windows_of
-from topologies.views.problems import BadParameter, Handler
+from topologies.views.problems import BadParameter, Handler, NotFound
 from topologies.views.queries import SALES, Question, Row
 from topologies.views.ranking import Top
 
@@ -31,7 +30,7 @@ def sales_tables(names: Iterable[str]) -> dict[str, str]:
 
 async def sales(request: web.Request) -> web.Response:
     """`GET /api/sales`: money, orders, units and customers in windows of time."""
-    served = request.app[SERVED]
+    served = request[SERVED]
     given = endpoints.SALES.read(request.query)
     by = endpoints.BY.of(given, sales_tables(served.tables))
     views = served.of_table(SALES[by])
@@ -50,7 +49,7 @@ async def sales(request: web.Request) -> web.Response:
 
 async def top(request: web.Request) -> web.Response:
     """`GET /api/sales/top`: who sold most in the newest window; by=total: what was sold in it altogether."""
-    served = request.app[SERVED]
+    served = request[SERVED]
     given = endpoints.TOP.read(request.query)
     tables = sales_tables(served.tables)
     by = endpoints.RANKED_BY.of(given, tables)
@@ -80,7 +79,7 @@ async def top(request: web.Request) -> web.Response:
 
 async def tables(request: web.Request) -> web.Response:
     """`GET /api/tables`: every table, in short."""
-    served = request.app[SERVED]
+    served = request[SERVED]
     endpoints.TABLES.read(request.query)
     fresh = served.freshness()
     found = [queries.describe(views.model, name) for views in served.all for name in views.model.tables]
@@ -91,7 +90,7 @@ async def table(request: web.Request) -> web.Response:
     """`GET /api/tables/{name}`: what one table keeps, and which keys the newest hour has."""
     name = request.match_info["name"]
     endpoints.TABLE.read(request.query)
-    views = request.app[SERVED].of_table(name)
+    views = request[SERVED].of_table(name)
     fresh = views.freshness(name)
     return answer({**queries.describe(views.model, name), "newest": await _newest(views, name), "freshness": fresh})
 
@@ -112,7 +111,7 @@ async def _newest(views: Views, name: str) -> Row | None:
 async def table_rows(request: web.Request) -> web.Response:
     """`GET /api/tables/{name}/rows`: any table's windows and keys."""
     name = request.match_info["name"]
-    views = request.app[SERVED].of_table(name)
+    views = request[SERVED].of_table(name)
     given = endpoints.TABLE_ROWS.read(request.query)
     question = _question(views, name, given, endpoints.SLICES)
     fresh = views.freshness(name)
@@ -125,16 +124,20 @@ async def table_rows(request: web.Request) -> web.Response:
     return answer({"table": name, **_asked(views, question), **rows, "freshness": fresh})
 
 
-def custom(topology: str, view: View, described: Described | None = None) -> Handler:
-    """A handler that answers with a topology's own view, if it describes itself with the declared parameters only.
+def custom(topology: str, path: str) -> Handler:
+    """A handler that answers with a topology's own view of that path, in whatever version is served.
 
-    What it returns gets `freshness` beside it, that of the topology as it was before, unless it says its own.
+    A view that describes itself is given the declared parameters only. What it returns gets `freshness` beside it,
+    that of the topology as it was before, unless it says its own.
     """
 
     async def handle(request: web.Request) -> web.Response:
-        views = request.app[SERVED].of(topology)
+        views = request[SERVED].of(topology)
+        view = views.topology.views.get(path)
+        if view is None:
+            raise NotFound(f"version {views.topology.version} of {topology}, which is served, has no view {path}")
         fresh = views.freshness()
-        result: Any = view(views.reader, _parameters(request, described))
+        result: Any = view(views.reader, _parameters(request, views.topology.described.get(path)))
         if inspect.isawaitable(result):
             result = await result
         body = dict(result) if isinstance(result, Mapping) else {"result": result}
@@ -159,13 +162,13 @@ async def healthz(request: web.Request) -> web.Response:
 
 async def readyz(request: web.Request) -> web.Response:
     """`GET /readyz`: 503 until everything that was there at the start is applied."""
-    ready = request.app[SERVED].ready
+    ready = request[SERVED].ready
     return answer({"ready": ready, **_detail(request)}, status=200 if ready else 503)
 
 
 def _detail(request: web.Request) -> Row:
     """What only those hear who may read."""
-    return request.app[SERVED].freshness_of_each() if request.app[ACCESS].permits(request) else {}
+    return request[SERVED].freshness_of_each() if request.app[ACCESS].permits(request) else {}
 
 
 async def index(request: web.Request) -> web.Response:
@@ -173,8 +176,8 @@ async def index(request: web.Request) -> web.Response:
     endpoints.INDEX.read(request.query)
     resources = [route.resource for route in request.app.router.routes() if route.method == "GET"]
     paths = [resource.canonical for resource in resources if resource is not None]
-    served = request.app[SERVED]
-    name = {"topology": served.all[0].topology.name} if len(served.all) == 1 else {}
+    served = request[SERVED]
+    name = {"topology": served.all[0].topology.family} if len(served.all) == 1 else {}
     currency = served.all[0].currency
     return answer({**name, "currency": currency, "endpoints": paths, **served.freshness_of_each()})
 

@@ -19,9 +19,9 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from topologies.views.after import After
-from topologies.views.answers import SERVED, Views
+from topologies.views.answers import HELD, SERVED, SERVING, Views
 from topologies.views.channel import BEAT
-from topologies.views.channels import Channels, Live
+from topologies.views.channels import Channels, Computed, Live
 from topologies.views.endpoints import FOLLOWING, LAST_ID
 from topologies.views.guard import SUFFIX, extend
 from topologies.views.metrics import BEGAN
@@ -99,7 +99,7 @@ class Asked:
 
 def _views(request: web.Request) -> Sequence[Views]:
     """The topologies that a view is from, as far as is known: with news of them it is answered anew."""
-    served, path = request.app[SERVED], path_of(request)
+    served, path = request[SERVED], path_of(request)
     owner = request.app[LIVE][path]
     if owner is not None:
         return (served.of(owner),)
@@ -123,11 +123,11 @@ async def _once(request: web.Request, handler: Handler, asked: Asked) -> web.Res
 
 
 async def _stream(request: web.Request, handler: Handler, asked: Asked) -> web.StreamResponse:
-    channels, memory = request.app[CHANNELS], asked.request
-    memory[MEMORY] = {}
-    news = [views.tracker.news for views in asked.views]
-    with channels.joined(asked.question, lambda: _body(handler, memory), news) as live:
+    channels, asking = request.app[CHANNELS], _Asking(handler, asked.request)
+    news = [views.tracker.news for views in asking.views()]
+    with channels.joined(asked.question, asking.compute, news) as live:
         await _begun(live, asked)
+        request[HELD].release()  # the stream goes on with whatever is served
         response = web.StreamResponse(headers=HEADERS)
         await response.prepare(request)
         extend(request, None)
@@ -141,6 +141,29 @@ async def _stream(request: web.Request, handler: Handler, asked: Asked) -> web.S
             if request.transport is not None:
                 request.transport.abort()
     return response
+
+
+@dataclass
+class _Asking:
+    """Asks a view again and again, each time of what is served then, with what is remembered of that."""
+
+    handler: Handler
+    request: web.Request
+    _remembered: Sequence[Views] = ()
+
+    def views(self) -> Sequence[Views]:
+        """The topologies that the view is from, as they are served now."""
+        self.request[SERVED] = self.request.app[SERVING].now
+        return _views(self.request)
+
+    async def compute(self) -> Computed:
+        """The answer, and what it is from."""
+        with self.request.app[SERVING].held():
+            views = self.views()
+            if MEMORY not in self.request or any(a is not b for a, b in zip(views, self._remembered, strict=False)):
+                self.request[MEMORY] = {}
+            self._remembered = views
+            return Computed(await _body(self.handler, self.request), [one.topology.name for one in views])
 
 
 async def _begun(live: Live, asked: Asked) -> None:

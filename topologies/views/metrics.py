@@ -1,7 +1,7 @@
 """What a view server tells Prometheus: how it follows, how fresh it is, how it answers."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -22,9 +22,13 @@ NOT_ROUTED = "unknown"
 class FollowCollector(Collector):
     """Reads what is followed when Prometheus asks. `group` says of which topology each figure is."""
 
-    def __init__(self, trackers: Sequence[Tracker]) -> None:
-        """Keep what is to be read."""
-        self._trackers = {tracker.model.group.name: tracker for tracker in trackers}
+    def __init__(self, trackers: Callable[[], Sequence[Tracker]]) -> None:
+        """Keep what says what is to be read."""
+        self._of = trackers
+
+    @property
+    def _trackers(self) -> dict[str, Tracker]:
+        return {tracker.model.group.name: tracker for tracker in self._of()}
 
     def collect(self) -> Iterator[Metric]:
         """Every metric of the read side; times are in seconds."""
@@ -112,7 +116,7 @@ def state_bytes(kept: ReadModel | TopicCopy) -> int:
 class Metrics:
     """One server's registry, and the counters of its requests."""
 
-    def __init__(self, trackers: Sequence[Tracker], channels: Channels) -> None:
+    def __init__(self, trackers: Callable[[], Sequence[Tracker]], channels: Channels) -> None:
         """Register everything with a registry of its own, so that several servers fit into a process."""
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(FollowCollector(trackers))

@@ -31,6 +31,12 @@ class News:
         """Note there what changes from now on, as long as somebody else holds it."""
         self._watchers.add(changed)
 
+    def hand_over(self, to: "News") -> None:
+        """Let all bells hear of another from now on, which is something new."""
+        for bell in tuple(self._bells):
+            to.wake(bell)
+            bell.ring()
+
     def note(self, cells: Cells | None) -> None:
         """Say which cells of tables have just changed, before anybody can read them; None: anything may have."""
         for changed in tuple(self._watchers):

@@ -152,7 +152,7 @@ LOOKOUT = web.AppKey("lookout", Lookout)
 async def operations(request: web.Request) -> web.Response:
     """`GET /api/operations`: groups, partitions, throughput, what was put aside, freshness."""
     OPERATIONS.read(request.query)
-    served = request.app[SERVED]
+    served = request[SERVED]
     topics = sorted({source.topic.name for views in served.all for source in views.topology.sources.values()})
     aside = {topic: (f"{topic}.late", f"{topic}.dead-letters") for topic in topics}
     fresh = served.freshness()

@@ -46,17 +46,21 @@ class Posted:
 class Reader:
     """The read model of the topology's own tables, and the copies of derived topics by the topics' names.
 
-    Whatever the read model can be asked, the reader can be asked too.
+    `versions` is the version that all this is of, by the topology's name. Whatever the read model can be asked, the
+    reader can be asked too.
     """
 
     model: ReadModel
     tracker: Tracker
+    versions: Mapping[str, str] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
     _board: dict[str, tuple[Any, dict[str, Any], float]] = field(default_factory=dict, repr=False)
 
     @property
     def copies(self) -> Mapping[str, TopicCopy]:
-        """The copies that the topology declares with `Topology.copy`."""
-        return self.tracker.copies
+        """The copies that the topology declares with `Topology.copy`, by the names that it declares them with."""
+        copies = self.tracker.copies
+        return {**copies, **{name: copies[own] for name, own in self.renamed.items() if own in copies}}
 
     def freshness(self, table: str | None = None) -> dict[str, Any]:
         """How fresh an answer from one table is; without one, from all tables and copies.
@@ -64,7 +68,8 @@ class Reader:
         Ask before reading: what is read then is at least as fresh.
         """
         topics = [self.model.group.source_of(table).topic.name] if table else list(self.tracker.sources)
-        return self.tracker.freshness(topics, time.time(), copies=table is None)
+        fresh = self.tracker.freshness(topics, time.time(), copies=table is None)
+        return {**fresh, "versions": dict(self.versions)}
 
     async def merge(self, table: str, window: Window) -> None:
         """Have a window merged, with others served in between. Raises Problem (503) when it takes too long."""
@@ -84,6 +89,11 @@ class Reader:
         """Hand over what was computed. `freshness` is what the reader said before its tables were read."""
         self._board[name] = value, freshness, time.monotonic()
         self.tracker.news.tell()
+
+    @property
+    def board(self) -> set[str]:
+        """The names of what was posted."""
+        return set(self._board)
 
     def posted(self, name: str, within_s: float | None = None) -> Posted:
         """What was posted last. Raises Problem (503) when nothing was, or nothing in the last `within_s` seconds."""

@@ -20,10 +20,10 @@ from tables.table import Group
 from tables.topic_copy import TopicCopy
 from topologies.docs import serve as docs
 from topologies.page.serve import PUBLIC as PAGE
-from topologies.settings import Settings
+from topologies.settings import LOOPBACK, Settings
 from topologies.topology import Topology
 from topologies.views import handlers
-from topologies.views.answers import SERVED, Served, Views
+from topologies.views.answers import SERVING, Served, Serving, Views, from_one
 from topologies.views.audit import audited, let_read_log
 from topologies.views.background import keep_giving_back, keep_running
 from topologies.views.batch import batch
@@ -42,13 +42,12 @@ from topologies.views.problems import Handler, problems
 
 logger = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
 FOLLOWING = web.AppKey("following", Sequence[asyncio.Task[None]])
 CLOSE_WITHIN_S = 2.0
 # Open files, where the system has no limit of its own.
 FILES = 65_536
 # From the outside in: refusals are counted and compressed, too, and a browser's question before needs no token.
-MIDDLEWARES = [measured, compressed, problems, cors, guarded, answered]
+MIDDLEWARES = [measured, compressed, problems, cors, guarded, from_one, answered]
 
 
 def build_views(topologies: Sequence[Topology], settings: Settings) -> web.Application:
@@ -87,7 +86,7 @@ def views_app(
     tokens = {"read_token": app[ACCESS].read_token is not None, "ops_token": app[ACCESS].ops_token is not None}
     endpoints = described(topologies, routes)
     app[docs.DOCUMENT] = docs.asset_of(document(endpoints, **tokens))
-    owners = {path: topology.name for topology in topologies for path in topology.views}
+    owners = {path: topology.family for topology in topologies for path in topology.views}
     app[LIVE] = {path: owners.get(path) for path, one in endpoints.items() if one.live}
     for path, handler in routes.items():
         try:
@@ -136,11 +135,11 @@ def _routes(topologies: Sequence[Topology]) -> dict[str, Handler]:
         routes = {"/api/sales": handlers.sales, "/api/sales/top": handlers.top, **routes}
     taken = {_shape(path) for path in routes}
     for topology in topologies:
-        for path, view in topology.views.items():
+        for path in topology.views:
             if _shape(path) in taken or not path.startswith("/"):
                 raise MillraceError(f"a view cannot be served at {path!r}: choose another path, with / at its start")
             taken.add(_shape(path))
-            routes[path] = handlers.custom(topology.name, view, topology.described.get(path))
+            routes[path] = handlers.custom(topology.family, path)
     # a topology may have a page of its own
     return routes if "/" in routes else {**PAGE, **routes}
 
@@ -157,9 +156,9 @@ def _shape(path: str) -> str:
 
 def attach(app: web.Application, *served: Views) -> None:
     """Put a read model of each topology behind the endpoints."""
-    app[SERVED] = Served(served)
+    app[SERVING] = serving = Serving(Served(served))
     app[LOOKOUT] = Lookout()
-    app[METRICS] = Metrics([views.tracker for views in served], app[CHANNELS])
+    app[METRICS] = Metrics(lambda: [views.tracker for views in serving.now.all], app[CHANNELS])
 
 
 def _following(topologies: Sequence[Topology], settings: Settings) -> Callable[[web.Application], AsyncIterator[None]]:
