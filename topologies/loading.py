@@ -2,11 +2,13 @@
 
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streams.errors import MillraceError
-from topologies.settings import Settings
-from topologies.topology import Topology
+
+if TYPE_CHECKING:  # the names must be there at once, for help and for completion at a shell
+    from topologies.settings import Settings
+    from topologies.topology import Topology
 
 # A topology that is named here is run by `millrace worker <name>` and served by `millrace views`.
 OURS = {
@@ -16,11 +18,13 @@ OURS = {
 }
 
 
-def load_topology(name: str, settings: Settings) -> Topology:
+def load_topology(name: str, settings: "Settings") -> "Topology":
     """The topology of that name. The attribute is a Topology, or a function from Settings to one.
 
     Modules are looked for in the working directory too. Raises MillraceError when there is none.
     """
+    from topologies.topology import Topology
+
     module_name, _, attribute = OURS.get(name, name).partition(":")
     if not attribute:
         known = ", ".join(OURS)

@@ -18,6 +18,7 @@ from streams.cluster import Cluster
 from streams.errors import MillraceError
 
 PREFIX: Final = "MILLRACE_"
+LOOPBACK: Final = "127.0.0.1"
 LEGAL_PREFIX: Final = re.compile(r"[a-zA-Z0-9._-]{0,60}")
 LEGAL_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{8,1000}")  # what a header carries as it is (RFC 6750)
 LEGAL_ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")

@@ -4,6 +4,7 @@ To add a command: write a module of this package with `def register(app: typer.T
 the app (`app.command("simulate")(simulate)` or `app.add_typer(...)`), and a line in `commands.COMMANDS`.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,10 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     What an operator can act on is one red line on stderr and exit code 1; wrong usage exits with 2.
     """
     from topologies.cli.commands import build
+    from topologies.cli.completing import words_before
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        build(given)(given)
+        build(words_before(os.environ) or given)(given)
     except MillraceError as error:
         _complain(str(error))
         sys.exit(1)

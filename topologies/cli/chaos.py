@@ -28,6 +28,7 @@ from topologies.chaos.subject import BEHAVIOUR, SALES, SUBJECTS, subject_named
 from topologies.cli.broker import bring_up
 from topologies.cli.chaos_beside import RATE as RATE_BESIDE
 from topologies.cli.chaos_beside import beside
+from topologies.cli.completing import topologies
 from topologies.cli.ending import ended_by_signals
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.settings import Settings, find_cluster, home_directory
@@ -64,7 +65,11 @@ Soak = Annotated[
 ]
 TopologyName = Annotated[
     str,
-    typer.Option("--topology", help=f"Which one: {', '.join(SUBJECTS)}, or yours as module:attribute with a --load."),
+    typer.Option(
+        "--topology",
+        help=f"Which one: {', '.join(SUBJECTS)}, or yours as module:attribute with a --load.",
+        autocompletion=topologies,
+    ),
 ]
 LoadName = Annotated[
     str | None,

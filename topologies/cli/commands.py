@@ -49,7 +49,7 @@ def build(arguments: Sequence[str]) -> Callable[[Sequence[str]], Any]:
     Only the module of the command that ``arguments`` name is imported; the others are names with a
     line of help.
     """
-    app = typer.Typer(help=STORY, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app = typer.Typer(help=STORY, no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(_millrace)
     named = next((argument for argument in arguments if not argument.startswith("-")), None)
     for command in COMMANDS:

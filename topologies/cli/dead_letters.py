@@ -21,6 +21,7 @@ from rich.text import Text
 from streams.dead_letters import BLOCK
 from streams.errors import MillraceError
 from tables.table import Group
+from topologies.cli.completing import topologies
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.dead_letters.letters import Filter, Letter, by_kind, pretty, text
 from topologies.dead_letters.reading import Mailbox
@@ -42,7 +43,12 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Value = Annotated[str | None, typer.Option("--value", help="The mended value; else --file, else $EDITOR opens it.")]
 File = Annotated[Path | None, typer.Option("--file", help="A file with the mended value.")]
 TopologyName = Annotated[
-    str, typer.Option("--topology", help="Whose rules it must pass: `analytics`, or yours as module:attribute.")
+    str,
+    typer.Option(
+        "--topology",
+        help="Whose rules it must pass: `analytics`, or yours as module:attribute.",
+        autocompletion=topologies,
+    ),
 ]
 WHAT_NEXT = (
     "the tables take each of them once; what is late by now goes to <topic>.late, "

@@ -18,6 +18,7 @@ from streams.topics import Topic
 from tables.digest import Digest, digest_model, read_up
 from tables.read_model import ReadModel
 from tables.table import Group
+from topologies.cli.completing import topologies
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.loading import OURS, load_topology
 from topologies.settings import Settings
@@ -30,7 +31,9 @@ ANSWER_S = 10.0
 
 TopologyName = Annotated[
     str,
-    typer.Option("--topology", help=f"One of {', '.join(OURS)}, or yours as module:attribute."),
+    typer.Option(
+        "--topology", help=f"One of {', '.join(OURS)}, or yours as module:attribute.", autocompletion=topologies
+    ),
 ]
 GroupName = Annotated[
     str | None, typer.Option("--group", help="The group whose tables are read; else the topology's own name.")

@@ -13,6 +13,7 @@ from streams.log import LogError
 from streams.rereading import Rereader
 from tables.recount import Recount, Wanted, recount
 from tables.table import Group
+from topologies.cli.completing import topologies
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.demo.client import Client
 from topologies.loading import OURS, load_topology
@@ -29,7 +30,8 @@ SampleSize = Annotated[int, typer.Option("--sample", help="Show so many events o
 Again = Annotated[bool, typer.Option("--recount", help="Read the source again and compare.")]
 Url = Annotated[str | None, typer.Option("--url", help="The view server; else the one on this machine.")]
 TopologyNames = Annotated[
-    list[str] | None, typer.Option("--topology", help=f"Yours, as module:attribute; else {', '.join(OURS)}.")
+    list[str] | None,
+    typer.Option("--topology", help=f"Yours, as module:attribute; else {', '.join(OURS)}.", autocompletion=topologies),
 ]
 
 

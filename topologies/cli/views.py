@@ -6,11 +6,10 @@ from typing import Annotated
 
 import typer
 
+from topologies.cli.completing import topologies
 from topologies.cli.options import Bootstrap, Home
 from topologies.loading import OURS, load_topology
-from topologies.settings import Settings
-from topologies.views import run
-from topologies.views.server import LOOPBACK
+from topologies.settings import LOOPBACK, Settings
 
 TopologyNames = Annotated[
     list[str] | None,
@@ -18,6 +17,7 @@ TopologyNames = Annotated[
         "--topology",
         help=f"One of {', '.join(OURS)}, or yours as module:attribute, e.g. clicks:topology. Give it again for "
         "several; without it all of ours are served.",
+        autocompletion=topologies,
     ),
 ]
 Port = Annotated[int | None, typer.Option("--port", help="Of the pages; else MILLRACE_VIEWS_PORT, else 8090.")]
@@ -39,6 +39,9 @@ def views(
     home: Home = None,
 ) -> None:
     """Answer for topologies' tables over HTTP, from local copies that follow them. Ctrl-C ends it."""
+    # The server takes most of a second to import, which help and completion need not wait for.
+    from topologies.views import run
+
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     # its lines on every failed attempt would bury ours, which say once that the cluster is gone or back
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

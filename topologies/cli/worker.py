@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from topologies.app import build_app
-from topologies.chaos.points import install_from
+from topologies.cli.completing import topologies
 from topologies.cli.options import Bootstrap, Home
 from topologies.loading import OURS, load_topology
 from topologies.names import claim_port
@@ -15,7 +14,10 @@ from topologies.settings import Settings
 
 TopologyName = Annotated[
     str,
-    typer.Argument(help=f"One of {', '.join(OURS)}, or yours as module:attribute (a Topology), e.g. clicks:topology."),
+    typer.Argument(
+        help=f"One of {', '.join(OURS)}, or yours as module:attribute (a Topology), e.g. clicks:topology.",
+        autocompletion=topologies,
+    ),
 ]
 Name = Annotated[
     str | None,
@@ -41,6 +43,10 @@ def worker(
     home: Home = None,
 ) -> None:
     """Consume, keep the tables, emit derived topics. Start more of them to share the partitions; Ctrl-C ends one."""
+    # Faust takes most of a second to import, which help and completion need not wait for.
+    from topologies.app import build_app
+    from topologies.chaos.points import install_from
+
     install_from(os.environ)
     settings = Settings.from_environment(bootstrap=bootstrap, home=home, name=name, state_dir=state)
     web_port = port if port is not None else claim_port(settings.state_dir, settings.worker_port)
