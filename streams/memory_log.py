@@ -78,6 +78,12 @@ class MemoryLog:
         for tp in [tp for tp in self._records if tp.topic == topic]:
             self._records[tp] = []
 
+    def delete(self, topic: str) -> None:
+        """Delete a topic; whoever writes to it next makes it anew, from offset 0."""
+        for held in (self._records, self._ends):
+            for tp in [tp for tp in held if tp.topic == topic]:
+                del held[tp]  # type: ignore[attr-defined]  # both are dictionaries by partition
+
     async def start_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
         """Always 0: nothing is deleted by age here."""
         return dict.fromkeys(tps, 0)

@@ -46,6 +46,7 @@ STAMP, FIRST, EVENTS, DIRTY, STATES = range(5)
 # Keys are names. A record is refused by the broker from 1 MiB on, and finals carry their key twice.
 KEY_BYTES = 8_192
 STAMP_SLICE = slice(1, 13)
+EPOCH_SLICE = slice(1, 5)
 OFFSET_SLICE = slice(5, 13)
 _HEADER = struct.Struct(">BIqqI")
 _WINDOW = struct.Struct(">Q")
@@ -80,6 +81,11 @@ def decode_key(raw: bytes) -> tuple[int, str]:
 def stamp_of(raw: bytes) -> bytes:
     """Twelve bytes of a value that compare as its (epoch, stamp)."""
     return raw[STAMP_SLICE]
+
+
+def epoch_of(raw: bytes) -> int:
+    """The epoch of a value."""
+    return int.from_bytes(raw[EPOCH_SLICE], "big")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ import msgspec
 
 from streams.log import TP, Entry, Span
 from tables import put_aside
-from tables.accumulators import DIRTY, STAMP, decode_key, encode_key, stamp_of
+from tables.accumulators import DIRTY, STAMP, decode_key, encode_key, epoch_of, stamp_of
 from tables.cache import Cache, Taken
 from tables.deciding import decided_records, looked_at_from
 from tables.finals import derived_records
@@ -154,6 +154,7 @@ def _progress(partition: Partition, feed: Feed) -> Progress:
         layouts={cache.table.name: cache.table.row.layout for cache in feed.caches},
         slices_ms={cache.table.name: cache.slice_ms for cache in feed.caches},
         changelogs=_changelog_ids(partition, feed),
+        renewed=partition.renewed,
     )
 
 
@@ -245,6 +246,8 @@ def _settle(
         return Entry(key, ours)
     if foreign is None:
         return None
+    if epoch_of(foreign) < partition.renewed:
+        return Entry(key, None)  # of tables that a replay in place has dropped
     _adopt(table, key, foreign)
     partition.agendas.clear()
     if (touched := partition.touched.get(table.cache.table.name)) is not None:

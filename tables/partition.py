@@ -111,7 +111,7 @@ class Partition:
     keys whose last record is not their best: the next flush settles both.
 
     `touched`: by table, the keys that flushes have written, for those who publish (tables.publishing); only the tables
-    that are named in it are noted.
+    that are named in it are noted. `renewed` is the progress's: cells of an earlier epoch count for nothing.
     """
 
     group: Group
@@ -122,6 +122,7 @@ class Partition:
     ends: dict[str, int]
     generation: int = 0
     epoch: int = 0
+    renewed: int = 0
     topic_ids: dict[str, str] = field(default_factory=dict)
     stale_progress: dict[str, list[bytes]] = field(default_factory=dict)
     gaps: dict[str, tuple[int, int]] = field(default_factory=dict)

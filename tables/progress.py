@@ -30,7 +30,8 @@ class Progress(msgspec.Struct, frozen=True, rename="camel"):
     knows of its own sources; `poison_run` how many events in a row, up to the position, no fold could take, and
     `poison_from` the first of them: a worker that stopped for it goes on counting when it is started again;
     `changelogs` each table's changelog's topic id, where the cluster has ids: offsets of one that was deleted and made
-    anew mean nothing; `slices_ms` how long each table's slices are.
+    anew mean nothing; `slices_ms` how long each table's slices are; `renewed` the epoch in which a replay in place
+    began these tables anew (tables.renewal; 0: none has): whatever is of an epoch before it is of tables that are gone.
     """
 
     topic: str
@@ -51,6 +52,7 @@ class Progress(msgspec.Struct, frozen=True, rename="camel"):
     poison_from: int = -1
     changelogs: dict[str, str] = {}
     slices_ms: dict[str, int] = {}
+    renewed: int = 0
 
     @property
     def order(self) -> tuple[int, int]:

@@ -18,6 +18,8 @@ a progress is written after its changelog records are acknowledged, so every end
 - A table whose row has grown by aggregates at its end says so at once, too, with an epoch above all former ones
   (tables.layout); any other change of a row is refused.
 - The local store only spares reading: where it is missing, everything is read from the changelogs.
+- A store that a replay in place has outdated (tables.renewal), as on a host that it did not run on, is dropped, and
+  of the changelogs a zombie's cells of an epoch before it: the next flush says what is right of their keys.
 """
 
 import asyncio
@@ -35,7 +37,7 @@ from streams.intake import Intake
 from streams.log import TP, Log, Record
 from tables import progress as progress_records
 from tables import put_aside
-from tables.accumulators import OFFSET_SLICE, STAMP_SLICE, encode_key
+from tables.accumulators import OFFSET_SLICE, STAMP_SLICE, encode_key, epoch_of
 from tables.cache import Cache
 from tables.flush import flush
 from tables.layout import Fit, StateUnfit, fit, kept, refusal, sliced_otherwise
@@ -85,6 +87,8 @@ async def restore(
         for number in numbers:
             stores[number] = await _open(group, number, directory, private_suffix, deadline)
         progress, stale = await _read_progress(group, numbers, log, generation)
+        for number in numbers:
+            stores[number] = _of_these_tables(group, number, stores[number], progress[number])
         partitions = {}
         for number in numbers:
             store = stores[number][0]
@@ -104,7 +108,7 @@ async def restore(
 
 
 async def _open(group: Group, number: int, directory: Path, suffix: str, deadline: float) -> tuple[Store, bool]:
-    tables = [table.name for table in group.tables if table in _of_partition(group, number)]
+    tables = [table.name for table in _of_partition(group, number)]
     path = directory / group.name / str(number)
     private = path.with_name(f"{number}.{suffix}")
     while True:
@@ -121,6 +125,23 @@ async def _open(group: Group, number: int, directory: Path, suffix: str, deadlin
     with contextlib.suppress(StoreLocked):
         return Store(private, tables), True
     raise StoreLocked(f"{path} and {private} are both open in other processes: give --name or --state")
+
+
+def _of_these_tables(
+    group: Group, number: int, opened: tuple[Store, bool], progress: Mapping[str, Progress]
+) -> tuple[Store, bool]:
+    """The store, begun anew where a replay in place has dropped the tables that it is of."""
+    store, private = opened
+    renewed = max([known.renewed for known in progress.values()], default=0)
+    if int(store.meta("renewed") or 0) >= renewed:
+        return opened
+    store.close()
+    wipe(store.path)
+    store = Store(store.path, [table.name for table in _of_partition(group, number)])
+    change = store.change()
+    change.meta("renewed", str(renewed).encode())
+    change.write()
+    return store, private
 
 
 def _of_partition(group: Group, number: int) -> list[Table]:
@@ -158,10 +179,13 @@ def _assemble(
     epoch = max([feed.durable.epoch for feed in feeds.values() if feed.durable] or [0])
     if any(feed.grown for feed in feeds.values()):
         epoch += 1  # cells of the former row, however far ahead, lose against those of this one
+    renewed = max([feed.durable.renewed for feed in feeds.values() if feed.durable] or [0])
     names = [cache.table.name for feed in feeds.values() for cache in feed.caches]
     ends = {name: store.next_offset(name) for name in names}
     outdone = {name: keys for name in names if (keys := store.outdone(name))}
-    return Partition(group, number, store, log, feeds, ends, generation, epoch, dict(topic_ids), outdone=outdone)
+    return Partition(
+        group, number, store, log, feeds, ends, generation, epoch, renewed, dict(topic_ids), outdone=outdone
+    )
 
 
 def _newer(store: Store, topic: str, progress_topic: str, written: Progress | None) -> Progress | None:
@@ -282,6 +306,8 @@ def apply_changelog(partition: Partition, feed: Feed, cache: Cache, records: Seq
     name, end = cache.table.name, records[-1].offset + 1
     best, outdone = _best(records)
     outdone |= _drop_outdone(best, cache)
+    if partition.renewed:
+        outdone |= _drop_former(best, partition.renewed)
     change = partition.store.change()
     gone = [key for key, value in best.items() if value is None]
     change.delete_all(name, gone)
@@ -338,6 +364,14 @@ def _drop_outdone(best: dict[bytes, bytes | None], cache: Cache) -> set[bytes]:
                 higher.add(key)
             del best[key]
     return higher
+
+
+def _drop_former(best: dict[bytes, bytes | None], renewed: int) -> set[bytes]:
+    """Leave out what is of tables that a replay in place has dropped; returns its keys."""
+    former = {key for key, value in best.items() if value is not None and epoch_of(value) < renewed}
+    for key in former:
+        del best[key]
+    return former
 
 
 async def _begin(partitions: Mapping[int, Partition], log: Log, starts: Mapping[TP, int | None]) -> None:

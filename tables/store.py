@@ -9,6 +9,7 @@ Meta keys (default column family):
 - `outdone:<table>:<offset>` keys whose last changelog record, read up to there, was not their best one
   (tables.recovery): the next flush says them again;
 - `progress:<topic>` the progress as written to Kafka, `highest:<topic>` the highest stamp applied;
+- `renewed` the epoch in which a replay in place began these tables anew, if one has (tables.renewal);
 - `seen:<topic>:<position>` the event ids learned up to there (streams.dedupe).
 """
 
@@ -20,7 +21,7 @@ from functools import cache
 from pathlib import Path
 
 import msgspec
-from rocksdict import BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, WriteBatch, WriteBufferManager
+from rocksdict import AccessType, BlockBasedOptions, Cache, ColumnFamily, Options, Rdict, WriteBatch, WriteBufferManager
 
 from streams.errors import MillraceError
 
@@ -110,11 +111,7 @@ class Store:
 
     def metas(self, prefix: str) -> Iterator[tuple[str, bytes]]:
         """All meta data whose name begins so, in the order of the names."""
-        it = self._db.iter()
-        it.seek(prefix.encode())
-        while it.valid() and it.key().startswith(prefix.encode()):
-            yield it.key().decode(), it.value()
-            it.next()
+        return _metas(self._db, prefix)
 
     def next_offset(self, table: str) -> int:
         """The changelog offset that the table's state has not seen yet."""
@@ -246,10 +243,43 @@ def _open(path: Path, tables: Sequence[str]) -> Rdict:
                 f"state directory {path} cannot be written ({text}): make it writable and start again, or give "
                 "another with --state or MILLRACE_STATE; nothing is lost"
             ) from error
-        raise StoreDamaged(
-            f"state directory {path} cannot be opened ({text}); delete it and start again: "
-            "the state is restored from the changelogs"
-        ) from error
+        raise _damaged(path, text) from error
+
+
+def _damaged(path: Path, text: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"state directory {path} cannot be opened ({text}); delete it and start again: "
+        "the state is restored from the changelogs"
+    )
+
+
+def _metas(db: Rdict, prefix: str) -> Iterator[tuple[str, bytes]]:
+    it = db.iter()
+    it.seek(prefix.encode())
+    while it.valid() and it.key().startswith(prefix.encode()):
+        yield it.key().decode(), it.value()
+        it.next()
+
+
+def metas_of(path: Path, prefix: str) -> dict[str, bytes]:
+    """The meta data of a store whose names begin so, also while another process has it open; nothing is written.
+
+    Raises `StoreDamaged`.
+    """
+    try:
+        families = {name: Options(raw_mode=True) for name in Rdict.list_cf(str(path))}
+        opened = Rdict(
+            str(path),
+            options=Options(raw_mode=True),
+            column_families=families,
+            access_type=AccessType.read_only(),
+        )
+    except Exception as error:
+        raise _damaged(path, str(error).splitlines()[0]) from error
+    try:
+        return dict(_metas(opened, prefix))
+    finally:
+        opened.close()
 
 
 def wipe(path: Path) -> None:
