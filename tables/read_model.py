@@ -61,6 +61,7 @@ class ReadModel:
         self.store = Store(self.directory, list(self.tables))
         self.moved += 1
         self._bounds: dict[str, Window] = {}
+        self._closed_before: dict[str, int] = {}
         self.progress: dict[TP, Progress] = {}
         self._announced: dict[TP, deque[Progress]] = defaultdict(lambda: deque(maxlen=ANNOUNCED_KEPT))
         self._next = {tp: int(self.store.meta(f"next:{tp.topic}:{tp.partition}") or 0) for tp in self._tps()}
@@ -213,6 +214,7 @@ class ReadModel:
         before = {table.name: self.horizon(table, tp.partition) for table in tables}
         self.progress[tp] = progress
         self.moved += 1
+        self._closed_before.clear()
         change = self.store.change()
         change.meta(f"progress:{tp.topic}:{tp.partition}", progress_records.encode(progress))
         changed: Changed = set()
@@ -261,9 +263,12 @@ class ReadModel:
 
         0 while a partition has not had any event.
         """
-        source, declared = self.group.source_of(table), self.tables[table]
-        known = [self.progress.get(tp) for tp in partitions_of(source)]
-        return min(source.closed_before(declared, p.watermark) if p is not None else 0 for p in known)
+        if table not in self._closed_before:
+            source, declared = self.group.source_of(table), self.tables[table]
+            known = [self.progress.get(tp) for tp in partitions_of(source)]
+            before = min(source.closed_before(declared, p.watermark) if p is not None else 0 for p in known)
+            self._closed_before[table] = before
+        return self._closed_before[table]
 
     def _values_of_key(self, table: Table, start: int, key: str) -> dict[int, bytes]:
         found = self.store.get_many(table.name, self._names(table, start, key))

@@ -27,9 +27,9 @@ from topologies.views.freshness import Tracker
 
 logger = logging.getLogger(__name__)
 
-# Applying so many at once holds up the event loop, and thus every answer, at 3 to 10 us each: 5 ms at most (measured).
+# Applying so many at once holds up the event loop, and thus every answer, at 3 to 10 us each: 2 ms at most (measured).
 # More may be read of each partition at a time: whole record batches cost next to nothing.
-BATCH_RECORDS = 500
+BATCH_RECORDS = 200
 READ_RECORDS = 2_000
 FETCH_BYTES = 4 << 20
 LOOK_EVERY_S = 1.0

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from tables.read_model import ReadModel
@@ -25,6 +26,8 @@ LOOKS_KEPT = 512
 CALENDAR_MS = 146_097 * 86_400_000
 YEAR_10000_MS = 253_402_300_800_000
 SECONDS_CHARS = len("2026-01-01T00:00:00")
+# Of an answer with many times most were in the one before as well: starts of windows, or what is listed.
+TIMES_KEPT = 16_384
 
 
 @dataclass
@@ -198,6 +201,7 @@ def _merged(choose: Callable[[int, int], int], found: Iterable[Mapping[str, int]
     return merged
 
 
+@lru_cache(TIMES_KEPT)
 def iso(at_ms: int) -> str:
     """A time as ISO-8601 in UTC.
 
