@@ -80,7 +80,7 @@ def lines_of(raw: Iterable[bytes]) -> Iterator[bytes]:
         yield line.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def header(text: str) -> Header:
+def named_header(text: str) -> Header:
     """A header as it is typed, `name=value`. Raises MillraceError."""
     name, found, value = text.partition("=")
     if not found or not name:

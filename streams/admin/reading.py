@@ -76,8 +76,15 @@ def read_as_member(
     ends: dict[int, int] = {}
 
     def assigned(_consumer: Consumer, given: list[TopicPartition]) -> None:
-        for tp in given if stop.at_ends else ():
-            ends.setdefault(tp.partition, _bounds(consumer, TopicPartition(topic, tp.partition))[1])
+        places = _committed(consumer, given)
+        for tp in places:
+            first, end = _bounds(consumer, tp)
+            ends.setdefault(tp.partition, end)
+            if tp.offset < 0:
+                tp.offset = first if from_beginning else end
+        consumer.assign(places)
+        # so that a partition from which nothing came yet has a position, too, as with Kafka's own consumer
+        consumer.store_offsets(offsets=places)
 
     try:
         consumer.subscribe([topic], on_assign=assigned)
@@ -160,6 +167,13 @@ def _span(consumer: Consumer, tp: TopicPartition, begin: Begin) -> tuple[int, in
     if begin.at == "offset":
         return min(max(first, begin.number), end), end
     return _at_time(consumer, tp, begin.number, end), end
+
+
+def _committed(consumer: Consumer, given: list[TopicPartition]) -> list[TopicPartition]:
+    try:
+        return consumer.committed(given, timeout=ANSWER_S)
+    except KafkaException as failure:
+        raise MillraceError(f"positions of the group cannot be read: {reason(failure)}") from failure
 
 
 def _bounds(consumer: Consumer, tp: TopicPartition) -> tuple[int, int]:

@@ -44,7 +44,11 @@ def partitioner_named(name: str, seed: int | None = None) -> Partitioner | None:
     if name == "random":
         chance = random.Random(seed)
         return lambda _key, partitions: chance.randrange(partitions)
-    return {"key-hash": lambda: None, "round-robin": round_robin}[name]()
+    if name == "round-robin":
+        return round_robin()
+    if name == "key-hash":
+        return None
+    raise KeyError(name)
 
 
 def send(
@@ -95,7 +99,7 @@ class _Reporting(Producer):
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:
         partition, offset = message.partition(), message.offset()
-        if error is None and partition is not None:
-            self._landed.add(partition, -1 if offset is None else offset)
-        else:
+        if error is not None:
             self._on_failure(error, message)
+        elif partition is not None:
+            self._landed.add(partition, -1 if offset is None else offset)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
@@ -13,7 +13,6 @@ from confluent_kafka.admin import (
     NewTopic,
     OffsetSpec,
     ResourceType,
-    TopicDescription,
 )
 
 from streams.admin.connection import ANSWER_S, Admin, answer, answers, reason
@@ -22,6 +21,9 @@ from streams.log import TP
 from streams.topics import Topic, ensure_topics
 
 GONE_S: Final = 30.0
+EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # untyped in the library
+NEWEST: Final[OffsetSpec] = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]  # untyped in the library
+LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # untyped in the library
 POLL_S: Final = 0.05
 
 
@@ -107,7 +109,8 @@ def describe_topics(admin: Admin, names: Sequence[str], *, configs: bool = True)
     return [_state(described[name], settings.get(name, {})) for name in names]
 
 
-def _state(found: TopicDescription, config: Mapping[str, str]) -> TopicState:
+def _state(found: Any, config: Mapping[str, str]) -> TopicState:
+    """Of a TopicDescription, which is not typed as it is: leader and id may be None."""
     partitions = tuple(
         PartitionState(
             one.id,
@@ -196,8 +199,8 @@ def delete_topics(admin: Admin, names: Sequence[str]) -> None:
 def stretches(admin: Admin, tps: Iterable[TP], at: OffsetSpec | None = None) -> dict[TP, Stretch]:
     """Where each partition begins and ends, and the offset of `at`. Raises MillraceError."""
     wanted = sorted(set(tps))
-    first = offsets_at(admin, wanted, OffsetSpec.earliest())
-    end = offsets_at(admin, wanted, OffsetSpec.latest())
+    first = offsets_at(admin, wanted, EARLIEST)
+    end = offsets_at(admin, wanted, LATEST)
     found = offsets_at(admin, wanted, at) if at is not None else {}
     return {tp: Stretch(tp, _there(first[tp]), _there(end[tp]), found.get(tp)) for tp in wanted}
 

@@ -137,7 +137,7 @@ def test_an_activity_that_is_broken_is_a_dead_letter_of_each_group_and_can_be_lo
         producer.flush()
         fleet.start("w0").wait_ready(90)
         visits.wait_applied(visits.behaviour)
-        said = fleet.run_to_its_end("read", f"{topic}.dead-letters")
+        said = fleet.run_to_its_end("consume", f"{topic}.dead-letters", "--from-beginning")
         assert said.returncode == 0, said.stderr
         assert "product.licked" in said.stdout
         listed = fleet.run_to_its_end("dead-letters", "list")

@@ -8,7 +8,8 @@ from streams.errors import MillraceError
 from streams.simulator.run import Sent, plan_run, timestamp_ms
 from streams.simulator.settings import TOPICS, ShopSettings
 from topologies.cli import main
-from topologies.cli.simulate import moment, topic_names
+from topologies.cli.simulate import topic_names
+from topologies.cli.times import moment
 
 NOW = 1_750_000_000_000
 SHOP = ShopSettings()

@@ -4,7 +4,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event as Flag
 from types import FrameType
@@ -21,6 +20,7 @@ from streams.simulator.run import Sent, iso, plan_run, run
 from streams.simulator.settings import TOPICS, ShopSettings
 from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS, USER_ACTIVITY, ensure_topics
 from topologies.cli.options import Bootstrap, Home, Json
+from topologies.cli.times import moment
 from topologies.demo.run import PrefixedProducer
 from topologies.sales import own_topic
 from topologies.settings import Settings
@@ -101,17 +101,6 @@ def ledger_for(settings: Settings) -> Ledger:
 def topic_names(listed: str | None) -> tuple[str, ...]:
     """The topics that were listed, without repeats; all if none were."""
     return tuple(dict.fromkeys(name.strip() for name in listed.split(","))) if listed else TOPICS
-
-
-def moment(text: str) -> int:
-    """Epoch ms or ISO-8601 (UTC unless it says otherwise) as epoch ms; raises MillraceError for anything else."""
-    if text.isdecimal():
-        return int(text)
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise MillraceError(f"start {text!r} is no time: give 2025-01-31T12:00:00Z or epoch ms") from None
-    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def as_dict(sent: Sent) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""`millrace` as an operator runs it, in this process; and groups with live members."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import confluent_kafka
+import pytest
+from fleet import wait_until
+
+from streams.cluster import Cluster
+from topologies.cli import main
+
+
+def fresh(name: str) -> str:
+    return f"{name}-{uuid4().hex[:8]}"
+
+
+class Operator:
+    """Runs commands against one cluster and reads what they print."""
+
+    def __init__(self, cluster: Cluster, captured: pytest.CaptureFixture[str]) -> None:
+        self.cluster = cluster
+        self._captured = captured
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """What it printed: its output, or its complaint where one is expected."""
+        self._captured.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--bootstrap", self.cluster.bootstrap])
+        said = self._captured.readouterr()
+        assert int(ended.value.code or 0) == code, said.err
+        return said.err if code else said.out
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "--json"))
+
+    def records(self, topic: str, *arguments: str) -> list[Any]:
+        return [json.loads(line) for line in self.run("consume", topic, *arguments, "--json").splitlines()]
+
+    def refuses(self, *arguments: str) -> str:
+        """The one line with which it ends with code 1."""
+        said = self.run(*arguments, code=1)
+        assert said.startswith("error: ")
+        assert said.count("\n") == 1
+        return said
+
+
+@contextmanager
+def members(cluster: Cluster, group: str, topic: str, count: int, partitions: int) -> Iterator[list[str]]:
+    """Live members of a group, once all partitions are assigned; yields their client ids."""
+    names = [f"reader-{number}" for number in range(count)]
+    settings = {"group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False, "log_level": 0}
+    consumers = [confluent_kafka.Consumer(cluster.librdkafka(**settings, **{"client.id": name})) for name in names]
+    stop = threading.Event()
+
+    def poll(consumer: confluent_kafka.Consumer) -> None:
+        while not stop.is_set():
+            consumer.poll(0.1)
+
+    def settled() -> bool:
+        shares = [len(one.assignment()) for one in consumers]
+        return sum(shares) == partitions and max(shares) - min(shares) <= 1
+
+    threads = [threading.Thread(target=poll, args=(one,), daemon=True) for one in consumers]
+    try:
+        for consumer, thread in zip(consumers, threads, strict=True):
+            consumer.subscribe([topic])
+            thread.start()
+        wait_until(settled, f"{count} members with {partitions} partitions")
+        yield names
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(10)
+        for consumer in consumers:
+            consumer.close()
