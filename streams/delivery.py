@@ -24,7 +24,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
 import aiokafka
@@ -242,6 +242,8 @@ class Consumer(driver.Consumer):
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
         """Yield one message for each partition of a batched topic, and single ones for the others."""
+        if self.app.take_turns is not None:
+            await self.app.take_turns()
         records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if records is None or self.should_stop:
@@ -457,15 +459,21 @@ class BatchApp(faust.App):
     cluster: Cluster
     instance_name: str | None = None
     stays_in_group: bool = False
+    # Waited for before anything else, by a worker that may have to come later.
+    admitted: Callable[[], Awaitable[None]] | None = None
     prepare: Callable[[], None] | None = None
+    # Waited for before each read, by a worker that holds itself back.
+    take_turns: Callable[[], Awaitable[None]] | None = None
 
     async def on_first_start(self) -> None:
-        """Let `prepare` run, which may name the worker, and connect the engine; then start as Faust does.
+        """Wait until `admitted`, let `prepare` run, which may name the worker, connect the engine, start as Faust does.
 
         First, since Faust's own clients say with a traceback that no broker answers.
         """
         calm_logs()
         try:
+            if self.admitted is not None:
+                await self.admitted()
             if self.prepare is not None:
                 self.prepare()
             await self.processor.start()

@@ -48,6 +48,7 @@ KEY_BYTES = 8_192
 STAMP_SLICE = slice(1, 13)
 EPOCH_SLICE = slice(1, 5)
 OFFSET_SLICE = slice(5, 13)
+FIRST_SLICE = slice(13, 21)
 _HEADER = struct.Struct(">BIqqI")
 _WINDOW = struct.Struct(">Q")
 _WIDE_INT = 1
@@ -86,6 +87,11 @@ def stamp_of(raw: bytes) -> bytes:
 def epoch_of(raw: bytes) -> int:
     """The epoch of a value."""
     return int.from_bytes(raw[EPOCH_SLICE], "big")
+
+
+def first_of(raw: bytes) -> int:
+    """The first source offset that a value contains."""
+    return int.from_bytes(raw[FIRST_SLICE], "big", signed=True)
 
 
 @dataclass(frozen=True)

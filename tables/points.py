@@ -15,6 +15,15 @@ POINTS: Final = (
     "recovering",  # a stretch of a changelog is in the store, the rest is not
     "handing-over",  # flushed at a revoke, the stores are still open
 )
+# Of the command that replays in place (topologies.replay.resetting), not of a worker.
+REPLAY_POINTS: Final = (
+    "replay-noted",  # what is to be done is on disk, nothing of it is done
+    "replay-committed",  # the group's offsets are set back, its state is whole
+    "replay-inner-deleted",  # what the group writes for itself is gone
+    "replay-state-deleted",  # the topics of the state are gone, the local state is not
+    "replay-made-anew",  # empty topics are there, nothing says where they begin
+    "replay-begun",  # the tables have begun anew, the journal does not say so yet
+)
 
 _strike: Callable[[str], None] | None = None
 

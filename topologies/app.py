@@ -28,6 +28,7 @@ from streams.log import LogError
 from streams.memory import GIVE_BACK_EVERY_S, give_back, spare_the_collector
 from topologies.names import claim_name
 from topologies.processor import EngineProcessor
+from topologies.replay.locks import over
 from topologies.settings import Settings
 from topologies.topology import Topology
 from topologies.worker_pages import add_pages
@@ -82,12 +83,15 @@ def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> 
     async def give_memory_back() -> None:
         await asyncio.to_thread(give_back)
 
+    async def admitted() -> None:
+        await over(Path(settings.state_dir) / topology.name, topology.name)
+
     def prepare() -> None:
         spare_the_collector()
         app.instance_name = processor.engine.name = claim_name(settings.state_dir, topology.name, settings.name)
         (Path(settings.state_dir) / "faust").mkdir(exist_ok=True)
 
-    app.prepare = prepare
+    app.admitted, app.prepare = admitted, prepare
     return app
 
 

@@ -1,11 +1,15 @@
 """The name of a worker: its static membership in the group, so that it is back in two seconds after `kill -9`.
 
 A name belongs to one live process of a group: a file lock in the state directory says so, and is gone with the
-process. Without a name given, the first free slot `w0`, `w1`, ... is taken.
+process. Without a name given, the first free slot `w0`, `w1`, ... is taken. In a lock's file stands the id of the
+process that holds it, so that a command finds the workers of its host.
 """
 
 import fcntl
+import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -33,6 +37,38 @@ def claim_name(state_dir: Path, group: str, wanted: str | None) -> str:
     if wanted:
         raise NameTaken(f"a worker named {wanted} of group {group} is running on {state_dir}: choose another --name")
     raise NameTaken(f"all {SLOTS} worker slots of {directory} are taken: give --name")
+
+
+def workers_here(state_dir: Path, group: str) -> dict[str, int]:
+    """The workers of a group that run on this state directory: their names and process ids."""
+    found = {path.stem: holder(path) for path in sorted((Path(state_dir) / group).glob("*.lock"))}
+    return {name: pid for name, pid in found.items() if pid is not None}
+
+
+def holder(path: Path) -> int | None:
+    """The process that holds a lock; None if nobody does."""
+    try:
+        pid = int(path.read_text())
+        os.kill(pid, 0)
+        with path.open() as file:  # not tried before: a try holds the lock for a moment, and might refuse a worker
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return pid
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+@contextmanager
+def held(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock while the context lasts. Raises MillraceError, which begins with `what`, if another process does."""
+    if not _lock(path):
+        raise MillraceError(f"{what} (process {holder(path)})")
+    file = _held.pop()
+    try:
+        yield
+    finally:
+        file.close()
 
 
 def claim_port(state_dir: Path, first: int) -> int:
@@ -64,7 +100,7 @@ def _is_free(port: int) -> bool:
 def _lock(path: Path) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        file = path.open("a")  # not "w", which would empty the file of another process
     except OSError as error:
         raise StateUnwritable(
             f"state directory {path.parent} cannot be written ({error.strerror}): give another with --state or "
@@ -75,5 +111,8 @@ def _lock(path: Path) -> bool:
     except OSError:
         file.close()
         return False
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
     _held.append(file)
     return True

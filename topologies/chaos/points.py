@@ -1,4 +1,4 @@
-"""Ending a worker at a named point: `MILLRACE_FAULT=progress-sent:3` kills it at the third passage, as a power cut."""
+"""Ending a process at a named point: `MILLRACE_FAULT=progress-sent:3` kills it at the third passage, as a power cut."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from streams.errors import MillraceError
-from tables.points import POINTS, install
+from tables.points import POINTS, REPLAY_POINTS, install
 
 VARIABLE = "MILLRACE_FAULT"
 
@@ -17,7 +17,7 @@ def install_from(environment: Mapping[str, str]) -> None:
     if not text:
         return
     point, _, passage = text.partition(":")
-    if point not in POINTS or not passage.isdecimal():
+    if point not in (*POINTS, *REPLAY_POINTS) or not passage.isdecimal():
         raise MillraceError(f"{VARIABLE} is {text!r}: give POINT:N with one of {', '.join(POINTS)}")
     passages: Counter[str] = Counter()
 

@@ -110,14 +110,14 @@ class Demo:
         seat.child = self.children.start(f"{seat.topology}-{seat.name}", ["worker", seat.topology, *options])
 
     def revive(self) -> list[str]:
-        """Start workers again that somebody killed with SIGKILL; returns their names.
+        """Start workers again that somebody killed with SIGKILL, or ended in good order; returns their names.
 
         Raises MillraceError for a child that ended in any other way.
         """
         running, told = self.children.running, []
         for seat in self.seats:
             child = seat.child
-            if child is not None and child in running and child.process.poll() == -signal.SIGKILL:
+            if child is not None and child in running and child.process.poll() in (0, -signal.SIGKILL):
                 running.remove(child)
                 self.start_worker(seat)
                 told.append(f"{seat.topology} {seat.name}")

@@ -1,0 +1,153 @@
+"""Building the tables anew: ordinary workers do it, and what they commit is watched until all of it is there."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final
+
+from streams.admin.connection import Admin
+from streams.admin.groups import committed_offsets
+from streams.admin.topics import stretches
+from streams.errors import MillraceError
+from streams.kafka_log import KafkaLog
+from streams.log import TP, LogError
+from topologies.demo.processes import END_S, Children
+from topologies.names import workers_here
+from topologies.replay.concerned import concerned, partitions
+from topologies.replay.members import OWN
+from topologies.replay.planning import Plan
+from topologies.settings import Settings
+from topologies.topology import Topology
+
+LOOK_EVERY_S: Final = 0.25
+# A worker that commits nothing for so long may have nothing to commit: a log may end in records that nobody sees.
+STILL_S: Final = 4.0
+
+Report = Callable[[Mapping[TP, int]], None]
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What this run of the command saw: `events` that were applied in `seconds`, from the first commit to the last.
+
+    `waited_s` went before that: starting workers, joining the group, the first flush. Its events count, too.
+    """
+
+    events: int
+    seconds: float
+    waited_s: float
+    workers: int
+
+
+@dataclass
+class Watch:
+    """How far a group is from its starts to its targets; `look` asks the cluster."""
+
+    admin: Admin
+    group: str
+    starts: Mapping[TP, int]
+    targets: Mapping[TP, int]
+
+    def look(self) -> dict[TP, int]:
+        """Where each partition is, between its start and its target. Raises MillraceError."""
+        found = committed_offsets(self.admin, self.group, list(self.targets))
+        return {tp: min(max(found.get(tp, 0), self.starts[tp]), end) for tp, end in self.targets.items()}
+
+    def wait(self, check: Callable[[], None], report: Report) -> tuple[int, float | None]:
+        """Return when all targets are reached: the sum of positions at the start, and when they first moved.
+
+        `check` raises where nobody works on it any more.
+        """
+        at = self.look()
+        before, first_at, moved_at = sum(at.values()), None, time.monotonic()
+        while True:
+            report(at)
+            left = {tp: (at[tp], end) for tp, end in self.targets.items() if at[tp] < end}
+            if not left:
+                return before, first_at
+            if time.monotonic() - moved_at > STILL_S:
+                if not asyncio.run(_anything(self.admin, left)):
+                    return before, first_at
+                moved_at = time.monotonic()
+            check()
+            time.sleep(LOOK_EVERY_S)
+            now = self.look()
+            if now != at:
+                moved_at = time.monotonic()
+                first_at = first_at or moved_at
+            at = now
+
+
+def rebuild(
+    admin: Admin, topology: Topology, plan: Plan, settings: Settings, named: str, workers: int, report: Report
+) -> Rebuilt:
+    """Have the tables built up to the plan's ends; `report` hears the positions. Raises MillraceError.
+
+    Starts `workers` of the topology `named`, unless some run here already, and ends those that a replay has started.
+    """
+    running = workers_here(settings.state_dir, plan.group)
+    with ExitStack() as stack:
+        stack.callback(_end_left, settings, plan.group)
+        children = stack.enter_context(Children(settings.home / "logs", _environment(settings)))
+        for number in range(0 if running else workers):
+            name = f"{OWN}{number}"
+            children.start(f"{plan.group}-{name}", ["worker", named, "--name", name])
+
+        def check() -> None:
+            children.check()
+            if running and not workers_here(settings.state_dir, plan.group):
+                raise MillraceError("the workers that were building the tables have ended: run this again to go on")
+
+        began = time.monotonic()
+        starts, ends = {one.tp: one.start for one in plan.sources}, {one.tp: one.end for one in plan.sources}
+        before, first_at = Watch(admin, plan.group, starts, ends).wait(check, report)
+        inner = partitions(concerned(topology).inner)
+        for _ in range(2 if inner else 0):  # what is handed on may be handed on once more
+            handed = {tp: held.end for tp, held in stretches(admin, inner).items()}
+            Watch(admin, plan.group, dict.fromkeys(handed, 0), handed).wait(check, lambda _: None)
+        ended = time.monotonic()
+    first = ended if first_at is None else first_at
+    events = sum(ends.values()) - before
+    return Rebuilt(events, round(ended - first, 3), round(first - began, 3), len(running) or workers)
+
+
+async def _anything(admin: Admin, spans: Mapping[TP, tuple[int, int]]) -> bool:
+    """Whether there is any record in these stretches: offsets may be markers of transactions, or compacted away."""
+    log = KafkaLog(admin.cluster, client_id="millrace-replay")
+    try:
+        await log.start()
+        async with contextlib.aclosing(log.read(spans)) as found:  # type: ignore[type-var]  # a generator
+            async for _ in found:
+                return True
+    except LogError:
+        return True  # not known: it is looked at again
+    finally:
+        await log.stop()
+    return False
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    return {
+        "MILLRACE_BOOTSTRAP": settings.cluster.bootstrap,
+        "MILLRACE_HOME": str(settings.home),
+        "MILLRACE_STATE": str(settings.state_dir),
+    }
+
+
+def _end_left(settings: Settings, group: str) -> None:
+    """End workers that an interrupted run of the command has left behind, and wait until they have."""
+
+    def left() -> list[int]:
+        return [pid for name, pid in workers_here(settings.state_dir, group).items() if name.startswith(OWN)]
+
+    for pid in left():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    until = time.monotonic() + END_S
+    while left() and time.monotonic() < until:
+        time.sleep(LOOK_EVERY_S)
