@@ -5,6 +5,7 @@ give back frozen values; nothing here prints, asks or knows a topology:
 
 - `connection`: an admin client that has reached its cluster, and errors as one line
 - `topics`: what topics there are, how they are kept, where they begin and end; made and deleted
+- `altering`: topics changed while they are in use
 - `groups`: consumer groups, their members, and how far behind they are
 - `resetting`: where a group would go on, planned before anything is set
 - `lines`: records as lines of text, as they are typed and as Kafka's own console tools take them

@@ -41,6 +41,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("replay", "topologies.cli.replay", "Build the tables anew from the log, in place or beside the live ones."),
     Command("explain", "topologies.cli.explain", "What a number comes from, and whether the log still says so."),
     Command("digest", "topologies.cli.digest", "Hash what each table's closed windows say, to compare two runs."),
+    Command("doctor", "topologies.cli.doctor", "Look for what is wrong, and name the command that mends it."),
     Command("bench", "topologies.cli.bench", "Measure this machine: throughput, and how old an answer is."),
     Command("chaos", "topologies.cli.chaos", "Try to make the tables wrong: seeded faults, and every cell compared."),
 )

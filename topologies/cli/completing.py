@@ -6,7 +6,7 @@ in time is simply not offered.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import typer
 
@@ -76,7 +76,7 @@ def _groups(ctx: typer.Context) -> Iterable[str]:
         return []
 
 
-def _connection(ctx: typer.Context) -> dict[str, object]:
+def _connection(ctx: typer.Context) -> dict[str, Any]:
     import os
 
     from topologies.settings import find_cluster, home_directory
