@@ -9,11 +9,13 @@ MEASUREMENTS: Final = (
     "bench.commands.freshness",
     "bench.commands.live",
     "bench.commands.memory",
+    "bench.commands.perf",
     "bench.commands.ready",
     "bench.commands.rebalance",
     "bench.commands.recommendations",
     "bench.commands.restore",
     "bench.commands.throughput",
+    "bench.commands.versions",
     "bench.commands.views",
 )
 
