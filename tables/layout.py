@@ -104,8 +104,8 @@ def sliced_otherwise(table: str, group: str, now_ms: int, written_ms: int) -> St
 
 def _ways_out(group: str) -> str:
     return (
-        f"give the table another name (it begins now), or replay the group from earliest (stop it, delete its topics "
-        f"{group}-*, its local state and its committed offsets, and start it again)"
+        f"give the table another name (it begins now), or replay the group from earliest: stop {group}, and `millrace "
+        "replay <topology>`"
     )
 
 

@@ -17,6 +17,6 @@ class ChangelogLost(MillraceError):
         super().__init__(
             f"topic {topic} was deleted or has lost records, and with them a part of the tables: no worker goes on "
             "with the rest. Stop all workers of the group and build its tables anew from the source with "
-            "`millrace replay`"
+            "`millrace replay <topology> --from earliest`"
         )
         self.topic = topic

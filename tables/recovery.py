@@ -229,7 +229,7 @@ def _check_fit(group: Group, source: Source, progress: Progress, topic_ids: Mapp
     if topic_id and progress.topic_id and topic_id != progress.topic_id:
         raise StateUnfit(
             f"topic {name} was deleted and made anew since its tables were written: their offsets mean nothing now; "
-            "replay the group from earliest, or give it another name"
+            "replay the group from earliest (`millrace replay <topology>`), or give it another name"
         )
     grown: list[str] = []
     for table in source.tables:
@@ -256,7 +256,8 @@ async def _check_sources(partitions: Mapping[int, Partition], log: Log) -> None:
         if feed.position is not None and feed.position > ends[feed.tp]:
             raise StateUnfit(
                 f"{feed.tp.topic}[{feed.tp.partition}] ends at {ends[feed.tp]}, but its tables contain everything "
-                f"before {feed.position}: records were lost or the topic was made anew; replay the group from earliest"
+                f"before {feed.position}: records were lost or the topic was made anew; replay the group from earliest "
+                "(`millrace replay <topology>`)"
             )
 
 

@@ -153,8 +153,9 @@ class EngineProcessor:
                 if found < durable.committed or found > durable.position:
                     raise CommittedBehind(
                         f"group {self.topology.name} was set to {found} in {feed.tp.topic}[{feed.tp.partition}], but "
-                        f"its tables contain everything before {durable.position}: to apply a stretch again use "
-                        f"`millrace replay`, or set the group back to {durable.position}"
+                        f"its tables contain everything before {durable.position}, which is not applied twice: build "
+                        "them anew with `millrace replay <topology> --from ...`, or set the group back to "
+                        f"{durable.position}"
                     )
 
     async def take(self, app: "BatchApp", batch: "Batch") -> None:
