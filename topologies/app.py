@@ -3,7 +3,6 @@
 The app is plain Faust with batched delivery: agents of your own, batched or not, may stand beside the topology's.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +80,7 @@ def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> 
 
     @app.timer(GIVE_BACK_EVERY_S)  # type: ignore[untyped-decorator]  # Faust's
     async def give_memory_back() -> None:
-        await asyncio.to_thread(give_back)
+        await give_back()
 
     async def admitted() -> None:
         await over(Path(settings.state_dir) / topology.name, topology.name)

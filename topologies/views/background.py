@@ -41,4 +41,4 @@ async def keep_giving_back() -> None:
     """Hand freed memory back to the system now and then, until cancelled."""
     while True:
         await asyncio.sleep(GIVE_BACK_EVERY_S)
-        await asyncio.to_thread(give_back)
+        await give_back()
