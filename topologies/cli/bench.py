@@ -13,6 +13,7 @@ MEASUREMENTS: Final = (
     "bench.commands.ready",
     "bench.commands.rebalance",
     "bench.commands.recommendations",
+    "bench.commands.replay",
     "bench.commands.restore",
     "bench.commands.throughput",
     "bench.commands.versions",

@@ -251,24 +251,18 @@ def _print_summary(replay: "InPlace", plan: "Plan", rebuilt: "Rebuilt", *, resum
 
     import orjson
 
-    per_s = plan_rate(rebuilt)
     if json:
         found = {"group": plan.group, "from": plan.origin, "resumed": resumed, "ended": replay.ended}
         places = [{"topic": o.topic, "partition": o.partition, "start": o.start, "end": o.end} for o in plan.sources]
-        told = {**found, **asdict(rebuilt), "events_per_s": per_s, "dropped": plan.dropped, "partitions": places}
+        told = {**found, **asdict(rebuilt), "dropped": plan.dropped, "partitions": places}
         typer.echo(orjson.dumps(told))
         return
     again = " when it went on" if resumed else ""
     typer.echo(
         f"{plan.group} is built anew from {plan.origin}: {rebuilt.events:,} events{again} in "
-        f"{rebuilt.waited_s + rebuilt.seconds:.1f} s, {per_s:,}/s once it ran, by {rebuilt.workers} worker(s)"
+        f"{rebuilt.seconds:.1f} s, {rebuilt.events_per_s:,}/s once it ran, by {rebuilt.workers} worker(s)"
     )
     for name in replay.ended:
         typer.echo(f"start again: millrace worker {replay.named} --name {name}")
     for topic, readers in plan.readers.items():
         typer.echo(f"{topic} is another topic now: replay {', '.join(readers)} as well")
-
-
-def plan_rate(rebuilt: "Rebuilt") -> int:
-    """Events in a second once the workers were at it; 0 where there was nothing to do."""
-    return round(rebuilt.events / rebuilt.seconds) if rebuilt.seconds > 0 else 0

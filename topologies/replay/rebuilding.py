@@ -33,15 +33,30 @@ Report = Callable[[Mapping[TP, int]], None]
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What this run of the command saw: `events` that were applied in `seconds`, from the first commit to the last.
+    """What this run of the command saw: `events` that were applied in `seconds`, the start of the workers included.
 
-    `waited_s` went before that: starting workers, joining the group, the first flush. Its events count, too.
+    `events_per_s` is the rate from their first commit to their last.
     """
 
     events: int
     seconds: float
-    waited_s: float
+    events_per_s: int
     workers: int
+
+
+@dataclass(frozen=True)
+class Course:
+    """Sums of positions and times (s, monotonic) of a watch: at its start, when they had first moved, at its end."""
+
+    began: tuple[int, float]
+    moved: tuple[int, float]
+    ended: tuple[int, float]
+
+    @property
+    def per_s(self) -> float:
+        """Events in a second, from the first move on."""
+        seconds = self.ended[1] - self.moved[1]
+        return (self.ended[0] - self.moved[0]) / seconds if seconds > 0 else 0.0
 
 
 @dataclass
@@ -58,29 +73,26 @@ class Watch:
         found = committed_offsets(self.admin, self.group, list(self.targets))
         return {tp: min(max(found.get(tp, 0), self.starts[tp]), end) for tp, end in self.targets.items()}
 
-    def wait(self, check: Callable[[], None], report: Report) -> tuple[int, float | None]:
-        """Return when all targets are reached: the sum of positions at the start, and when they first moved.
-
-        `check` raises where nobody works on it any more.
-        """
+    def wait(self, check: Callable[[], None], report: Report) -> Course:
+        """Return when all targets are reached. `check` raises where nobody works on it any more."""
         at = self.look()
-        before, first_at, moved_at = sum(at.values()), None, time.monotonic()
+        began = sum(at.values()), time.monotonic()
+        first, still_since = None, began[1]
         while True:
             report(at)
             left = {tp: (at[tp], end) for tp, end in self.targets.items() if at[tp] < end}
+            if left and time.monotonic() - still_since > STILL_S:
+                still_since = time.monotonic()
+                left = left if asyncio.run(_anything(self.admin, left)) else {}
             if not left:
-                return before, first_at
-            if time.monotonic() - moved_at > STILL_S:
-                if not asyncio.run(_anything(self.admin, left)):
-                    return before, first_at
-                moved_at = time.monotonic()
+                ended = sum(at.values()), time.monotonic()
+                return Course(began, first or ended, ended)
             check()
             time.sleep(LOOK_EVERY_S)
-            now = self.look()
-            if now != at:
-                moved_at = time.monotonic()
-                first_at = first_at or moved_at
-            at = now
+            before, at = at, self.look()
+            if at != before:
+                still_since = time.monotonic()
+                first = first or (sum(at.values()), still_since)
 
 
 def rebuild(
@@ -105,15 +117,14 @@ def rebuild(
 
         began = time.monotonic()
         starts, ends = {one.tp: one.start for one in plan.sources}, {one.tp: one.end for one in plan.sources}
-        before, first_at = Watch(admin, plan.group, starts, ends).wait(check, report)
+        course = Watch(admin, plan.group, starts, ends).wait(check, report)
         inner = partitions(concerned(topology).inner)
         for _ in range(2 if inner else 0):  # what is handed on may be handed on once more
             handed = {tp: held.end for tp, held in stretches(admin, inner).items()}
             Watch(admin, plan.group, dict.fromkeys(handed, 0), handed).wait(check, lambda _: None)
-        ended = time.monotonic()
-    first = ended if first_at is None else first_at
-    events = sum(ends.values()) - before
-    return Rebuilt(events, round(ended - first, 3), round(first - began, 3), len(running) or workers)
+        seconds = round(time.monotonic() - began, 3)
+    events = course.ended[0] - course.began[0]
+    return Rebuilt(events, seconds, round(course.per_s), len(running) or workers)
 
 
 async def _anything(admin: Admin, spans: Mapping[TP, tuple[int, int]]) -> bool:
@@ -136,6 +147,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "MILLRACE_BOOTSTRAP": settings.cluster.bootstrap,
         "MILLRACE_HOME": str(settings.home),
         "MILLRACE_STATE": str(settings.state_dir),
+        "MILLRACE_PREFIX": settings.prefix,
     }
 
 
