@@ -29,6 +29,7 @@ from tables.accumulators import decode_key, encode_key, stamp_of
 from tables.layout import Fit, fit, kept, refusal
 from tables.progress import Progress
 from tables.reading import Reading, merge_cells, newest_by_key
+from tables.renewal import Renewed
 from tables.rollup import Partials, Results, Rollup
 from tables.store import Change, Store, wipe
 from tables.table import Group, Source, Table
@@ -147,7 +148,8 @@ class ReadModel:
         """Take consecutive records of a changelog or of the progress topic.
 
         Returns what changed: (table, slice start, key). Raises StateUnfit where the tables are written with
-        aggregates that these are not the beginning of, nor the other way round.
+        aggregates that these are not the beginning of, nor the other way round, and `Renewed` where a replay in place
+        has dropped the tables that are held here: the model has to begin anew then.
         """
         if not records:
             return set()
@@ -189,6 +191,8 @@ class ReadModel:
             tp = TP(progress.topic, progress.partition)
             waiting = self._announced[tp]
             newest = waiting[-1] if waiting else self.progress.get(tp)
+            if newest is not None and progress.renewed > newest.renewed:
+                raise Renewed(TP(self.group.progress.name, progress.partition))
             if newest is None or progress.order >= newest.order:
                 waiting.append(progress)
                 change.meta(f"announced:{tp.topic}:{tp.partition}", record.value)
@@ -340,6 +344,10 @@ class ReadModel:
     def steps(self, table: str, window: Window) -> Iterator[None]:
         """Do the work of `results` in small steps, none of which holds up an event loop for long."""
         return self._rollups[table].steps(window.start_ms, window.end_ms)
+
+    def merged(self, table: str) -> list[tuple[int, int]]:
+        """The stretches `[start, end)` (ms) whose merged results are in memory, least recently read first."""
+        return self._rollups[table].held
 
     def bounds(self, table: str) -> Window | None:
         """From the first slice that is stored to the end of the last one; None if the table is empty."""

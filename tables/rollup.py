@@ -129,6 +129,11 @@ class Rollup:
             self._block(start, end)
             yield
 
+    @property
+    def held(self) -> list[Bounds]:
+        """The stretches that are merged in memory, least recently read first."""
+        return list(self._blocks)
+
     def _states(self, start: int, end: int, key: str) -> States | None:
         if (start, end) in self._blocks:
             return self._block(start, end).states.get(key)

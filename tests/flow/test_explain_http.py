@@ -23,7 +23,8 @@ from topologies.topology import Topology
 from topologies.views.answers import Views
 from topologies.views.audit import AUDIT, Audit, let_read_log
 from topologies.views.freshness import Tracker
-from topologies.views.server import attach, read_group, views_app
+from topologies.views.hosting import read_group
+from topologies.views.server import attach, views_app
 
 Client = TestClient[Any, Any]
 MINUTES = 12
@@ -85,7 +86,7 @@ async def client(topology: Topology, model: ReadModel, reader: OpenReader) -> As
     app = views_app([topology])
     views = Views(topology, model, Tracker(model, caught_up=True), "KRW")
     attach(app, views)
-    let_read_log(app, [views], reader, 0.001)
+    let_read_log(app, reader, 0.001)
     async with TestClient(TestServer(app)) as client:
         yield client
 

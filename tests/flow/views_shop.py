@@ -13,7 +13,7 @@ from topologies.sales import sales_topology
 from topologies.settings import Settings
 from topologies.topology import Topology
 from topologies.views.freshness import Tracker
-from topologies.views.server import read_group
+from topologies.views.hosting import read_group
 
 MINUTE = 60_000
 HOUR = 3_600_000

@@ -28,7 +28,7 @@ from tables.accumulators import encode_key
 from tables.read_model import PARTITION_BYTES, ReadModel
 from tables.recount import Recount, Wanted, recount
 from topologies.recounting import AGREE, overall, verdicts
-from topologies.views.server import copy_directory, read_group
+from topologies.views.hosting import copy_directory, read_group
 
 CELLS = 1_000
 WINDOWS = 12

@@ -26,7 +26,7 @@ from topologies.demo.client import Client
 from topologies.topology import Topology
 from topologies.views.follower import Follower
 from topologies.views.freshness import Tracker
-from topologies.views.server import read_group
+from topologies.views.hosting import read_group
 
 LIMIT_S = 30.0
 

@@ -30,7 +30,7 @@ from topologies.driver import Driver
 from topologies.topology import Topology
 from topologies.views.follower import Follower
 from topologies.views.freshness import Tracker
-from topologies.views.server import read_group
+from topologies.views.hosting import read_group
 
 FIRST = Window(0, 60_000)
 LIMIT_S = 30.0

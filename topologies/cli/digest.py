@@ -23,9 +23,9 @@ from topologies.cli.options import Bootstrap, Home, Json
 from topologies.loading import OURS, load_topology
 from topologies.settings import Settings
 from topologies.views.freshness import iso
+from topologies.views.hosting import read_group
 from topologies.views.parameters import Parameters
 from topologies.views.problems import BadParameter
-from topologies.views.server import read_group
 
 ANSWER_S = 10.0
 

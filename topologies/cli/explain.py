@@ -19,7 +19,7 @@ from topologies.demo.client import Client
 from topologies.loading import OURS, load_topology
 from topologies.recounting import AGREE, DIFFER, Verdict, how, overall, verdicts
 from topologies.settings import Settings
-from topologies.views.server import read_group
+from topologies.views.hosting import read_group
 
 By = Annotated[str | None, typer.Option("--by", help="Of which sales table: total, category, region or product.")]
 TableName = Annotated[str | None, typer.Option("--table", help="Of which table, instead of --by.")]

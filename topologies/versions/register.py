@@ -12,9 +12,9 @@ removes it. Times are ms since the epoch, a topology is named by its first versi
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -23,6 +23,8 @@ from streams.kafka_log import KafkaLog
 from streams.log import TP, Entry, Log, Record
 from streams.topics import Topic, ensure_topics, missing_topics
 from topologies.topology import FIRST
+
+T = TypeVar("T")
 
 NAME: Final = "versions"
 # A view server that has not said anything for so long is not there any more.
@@ -34,10 +36,12 @@ _key = msgspec.json.Decoder(list[str]).decode
 class Version(msgspec.Struct, frozen=True, rename="camel"):
     """How a version is loaded: the name of its topology (topologies.loading), and the settings that shape it.
 
-    `dropped`: it is not there any more, and nobody is to make its topics anew.
+    `first` is the name by which the first version is loaded. `dropped`: it is not there any more, and nobody is to
+    make its topics anew.
     """
 
     load: str = ""
+    first: str = ""
     settings: dict[str, Any] = {}
     at_ms: int = 0
     dropped: bool = False
@@ -107,6 +111,10 @@ class Register:
         """All versions of a topology that are not dropped, the oldest first."""
         found = {FIRST: Version(), **{name: one for (of, name), one in self.versions.items() if of == topology}}
         return {name: found[name] for name in sorted(found, key=number) if not found[name].dropped}
+
+    def first_of(self, topology: str) -> str | None:
+        """The name by which the first version of a topology is loaded."""
+        return next((one.first for (of, _), one in self.versions.items() if of == topology and one.first), None)
 
     @property
     def topologies(self) -> list[str]:
@@ -184,7 +192,16 @@ def read_register(cluster: Cluster, prefix: str) -> Register:
     topic = topic_of(prefix)
     if missing_topics(cluster, [topic.name]):
         return Register()
-    return asyncio.run(_read(cluster, topic))
+    return _run(_read(cluster, topic))
+
+
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    # not asyncio.run, which leaves a thread without the loop that Faust asks for afterwards
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        loop.close()
 
 
 async def _read(cluster: Cluster, topic: Topic) -> Register:
@@ -205,7 +222,7 @@ def write_register(cluster: Cluster, prefix: str, *entries: Entry) -> None:
     """
     topic = topic_of(prefix)
     ensure_topics(cluster, [topic])
-    asyncio.run(_write(cluster, topic, entries))
+    _run(_write(cluster, topic, entries))
 
 
 async def _write(cluster: Cluster, topic: Topic, entries: Iterable[Entry]) -> None:

@@ -27,19 +27,19 @@ class Holders:
 
     def __init__(self) -> None:
         """Nobody yet."""
-        self._count = 0
+        self.count = 0
         self._free = asyncio.Event()
         self._free.set()
 
     def enter(self) -> None:
         """One more."""
-        self._count += 1
+        self.count += 1
         self._free.clear()
 
     def leave(self) -> None:
         """One less."""
-        self._count -= 1
-        if not self._count:
+        self.count -= 1
+        if not self.count:
             self._free.set()
 
     async def gone(self) -> None:

@@ -28,7 +28,7 @@ from tables.recount import CannotRecount, Cell, Recount, Wanted, as_written, dif
 from tables.table import Table
 from tables.windows import Window
 from topologies.views import explained
-from topologies.views.answers import Views, answer
+from topologies.views.answers import SERVING, Served, Serving, Views, answer
 from topologies.views.aside import aside
 from topologies.views.explain import SAMPLING, OpenReader, Sampling, wanted_of
 from topologies.views.freshness import iso
@@ -127,7 +127,7 @@ class Found:
 class Audit:
     """The running audit of a server's read models. `every_s` between two windows; `limit` records for one window."""
 
-    served: Sequence[Views]
+    serving: Serving
     open_reader: OpenReader
     every_s: float
     limit: int = LIMIT
@@ -144,6 +144,7 @@ class Audit:
     last_error: str | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
     _visited: set[tuple[int, int]] = field(default_factory=set)
+    _visited_of: Served | None = None
     _random: random.Random = field(default_factory=random.Random)
 
     async def run(self) -> None:
@@ -170,7 +171,11 @@ class Audit:
 
     async def step(self) -> bool:
         """Count one window again; returns whether there was one. Raises `LogError`."""
-        picked = self._pick()
+        with self.serving.held() as held:
+            return await self._step(held.served)
+
+    async def _step(self, served: Served) -> bool:
+        picked = self._pick(served)
         if picked is None:
             return False
         unit, start = picked
@@ -200,11 +205,12 @@ class Audit:
         self.last_at = time.time()
         self.last = f"{', '.join(unit.tables)} at {iso(start)}"
 
-    def _pick(self) -> tuple[Unit, int] | None:
+    def _pick(self, served: Served) -> tuple[Unit, int] | None:
         """A closed window with cells that was not counted yet, or, when all were, any."""
-        units = list(units_of(self.served))
-        if len(self._visited) > VISITED_MAX:
+        units = list(units_of(served.all))
+        if len(self._visited) > VISITED_MAX or served is not self._visited_of:
             self._visited.clear()
+        self._visited_of = served
         for number in self._random.sample(range(len(units)), len(units)):
             start = self._pick_slice(units[number], number)
             if start is not None:
@@ -212,7 +218,7 @@ class Audit:
                 return units[number], start
         again = bool(self._visited)
         self._visited.clear()
-        return self._pick() if again else None
+        return self._pick(served) if again else None
 
     def _pick_slice(self, unit: Unit, number: int) -> int | None:
         table = self._random.choice(unit.tables)
@@ -357,16 +363,16 @@ async def audited(request: web.Request) -> web.Response:
     """`GET /api/audit`: what counting again has come to since the server started."""
     explained.AUDIT.read(request.query)
     audit = request.app.get(AUDIT)
-    return answer((audit or Audit((), _no_log, 0)).shown())
+    return answer((audit or Audit(Serving(Served(())), _no_log, 0)).shown())
 
 
 def _no_log() -> NoReturn:
     raise LogError("this server reads no log")
 
 
-def let_read_log(app: web.Application, served: Sequence[Views], open_reader: OpenReader, every_s: float) -> Audit:
+def let_read_log(app: web.Application, open_reader: OpenReader, every_s: float) -> Audit:
     """Give a server's pages the log, to explain and to audit by; the audit is for the caller to run."""
-    audit = Audit(served, open_reader, every_s)
+    audit = Audit(app[SERVING], open_reader, every_s)
     app[SAMPLING], app[AUDIT] = Sampling(open_reader), audit
     app[METRICS].registry.register(AuditCollector(audit))
     return audit

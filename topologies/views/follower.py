@@ -21,6 +21,7 @@ from streams.kafka_log import stop_consumer
 from streams.log import TP, LogError, Record
 from streams.topics import Topic, ensure_topics, topic_ids
 from tables.read_model import ReadModel, partitions_of
+from tables.renewal import Renewed
 from tables.topic_copy import TopicCopy
 from topologies.kept_topics import refuse_lost
 from topologies.views.freshness import Tracker
@@ -85,13 +86,23 @@ class Follower:
         self.look_every_s = look_every_s
         self._lost_before = False
         self._pass_at = 0.0
+        self._going = asyncio.Event()
+        self._going.set()
+
+    def stand_still(self) -> None:
+        """Apply no more than what is in hand, until `go_on`. Not for long: the cluster is still being asked."""
+        self._going.clear()
+
+    def go_on(self) -> None:
+        """Apply again what comes."""
+        self._going.set()
 
     async def run(self) -> None:
         """Follow for ever. Raises MillraceError for what no other try mends (a partition mismatch)."""
         while True:
             try:
                 await self._follow()
-            except OffsetOutOfRangeError as error:
+            except (OffsetOutOfRangeError, Renewed) as error:
                 self._begin_anew(error)
             except (ConnectionLost, BrokerUnreachable, KafkaError, LogError, OSError, TimeoutError) as error:
                 self._lost(error)
@@ -105,14 +116,14 @@ class Follower:
             logger.warning("%s: no connection to Kafka, answering from local data: %s", self.model.group.name, told)
         self._lost_before = True
 
-    def _begin_anew(self, error: OffsetOutOfRangeError) -> None:
-        """Drop the copies of the partitions that the error names: their topics do not reach back to them."""
+    def _begin_anew(self, error: OffsetOutOfRangeError | Renewed) -> None:
+        """Drop the copies of the partitions that the error names: their topics are others than they were."""
         self.tracker.caught_up = False
         named = {tuple(tp) for found in error.args if isinstance(found, dict) for tp in found}
         for followed in self._followed():
             if not named or named & followed.positions().keys():
                 topics = sorted({tp.topic for tp in followed.positions()})
-                logger.warning("the local copy begins anew, its topics do not reach back to it: %s", ", ".join(topics))
+                logger.warning("the local copy begins anew, its topics are others now: %s", ", ".join(topics))
                 followed.reset()
                 self.tracker.news.tell(None)
 
@@ -173,6 +184,7 @@ class Follower:
     async def _read(self, consumer: AIOKafkaConsumer, targets: dict[TP, int], looking: "asyncio.Task[None]") -> None:
         of_topic = {tp.topic: followed for followed in self._followed() for tp in followed.positions()}
         while not looking.done():
+            await self._going.wait()
             found = await consumer.getmany(timeout_ms=READ_TIMEOUT_MS)
             await self._apply(found, of_topic)
             await self._pass(consumer)
@@ -244,8 +256,9 @@ async def reach(cluster: Cluster) -> None:
     for address in cluster.bootstrap.split(","):
         host, _, port = address.strip().rpartition(":")
         try:
-            opening = asyncio.open_connection(host.strip("[]"), int(port))
-            _, writer = await asyncio.wait_for(opening, LOOK_TIMEOUT_S)
+            # not wait_for, which forgets that it was cancelled when a connection is refused at that moment
+            async with asyncio.timeout(LOOK_TIMEOUT_S):
+                _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
         except (OSError, TimeoutError):
             continue
         writer.close()

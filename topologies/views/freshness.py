@@ -189,7 +189,7 @@ def together(all_of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "age_s": None if None in ages else max(ages, default=None),
         "connected": all(one["connected"] for one in all_of),
         "caughtUp": all(one["caughtUp"] for one in all_of),
-        "versions": {name: version for one in all_of for name, version in one["versions"].items()},
+        "versions": {name: version for one in all_of for name, version in one.get("versions", {}).items()},
     }
 
 

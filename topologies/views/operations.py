@@ -153,8 +153,8 @@ async def operations(request: web.Request) -> web.Response:
     """`GET /api/operations`: groups, partitions, throughput, what was put aside, freshness."""
     OPERATIONS.read(request.query)
     served = request[SERVED]
-    topics = sorted({source.topic.name for views in served.all for source in views.topology.sources.values()})
-    aside = {topic: (f"{topic}.late", f"{topic}.dead-letters") for topic in topics}
+    sources = {s.topic.name: s.topic for views in served.all for s in views.topology.sources.values()}
+    aside = {name: (topic.late.name, topic.dead_letters.name) for name, topic in sorted(sources.items())}
     fresh = served.freshness()
     groups = [views.topology.name for views in served.all]
     lookout = request.app[LOOKOUT]

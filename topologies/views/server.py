@@ -6,18 +6,14 @@ import re
 import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
-from pathlib import Path
 
 from aiohttp import web
 
 from streams.errors import MillraceError
 from streams.memory import spare_the_collector
 from streams.rereading import Rereader
-from tables.read_model import ReadModel
-from tables.table import Group
-from tables.topic_copy import TopicCopy
 from topologies.docs import serve as docs
 from topologies.page.serve import PUBLIC as PAGE
 from topologies.settings import LOOPBACK, Settings
@@ -25,20 +21,20 @@ from topologies.topology import Topology
 from topologies.views import handlers
 from topologies.views.answers import SERVING, Served, Serving, Views, from_one
 from topologies.views.audit import audited, let_read_log
-from topologies.views.background import keep_giving_back, keep_running
+from topologies.views.background import keep_giving_back
 from topologies.views.batch import batch
 from topologies.views.channels import Channels, Pace
 from topologies.views.compressing import compressed
 from topologies.views.cors import ORIGIN, allow, cors
 from topologies.views.explain import explain
-from topologies.views.follower import Follower
-from topologies.views.freshness import Tracker
 from topologies.views.guard import ACCESS, BODY_BYTES, PUBLIC, SUFFIX, Access, Site, guarded, harden, warn_if_open
+from topologies.views.hosting import Host, read_group
 from topologies.views.live import CHANNELS, LIVE, answered, end_streams
 from topologies.views.metrics import METRICS, Metrics, measured, metrics
 from topologies.views.openapi import described, document
 from topologies.views.operations import LOOKOUT, Lookout, operations
 from topologies.views.problems import Handler, problems
+from topologies.views.watching import Watch, server_name
 
 logger = logging.getLogger(__name__)
 
@@ -163,18 +159,20 @@ def attach(app: web.Application, *served: Views) -> None:
 
 def _following(topologies: Sequence[Topology], settings: Settings) -> Callable[[web.Application], AsyncIterator[None]]:
     async def context(app: web.Application) -> AsyncIterator[None]:
-        with ExitStack() as opened:
-            served = [_opened(topology, settings, opened) for topology in topologies]
-            attach(app, *served)
+        async with AsyncExitStack() as opened:
+            hosts = []
+            for topology in topologies:
+                hosts.append(Host(topology, settings))
+                opened.push_async_callback(hosts[-1].close)
+            attach(app, *(host.current.views for host in hosts))
             app[LOOKOUT] = Lookout(settings.cluster)
-            following = [asyncio.create_task(_follower(views, settings).run()) for views in served]
-            beside = [
-                asyncio.create_task(keep_running(name, function, views.reader))
-                for views in served
-                for name, function in views.topology.backgrounds.items()
-            ]
-            beside.append(asyncio.create_task(keep_giving_back()))
-            audit = let_read_log(app, served, partial(Rereader, settings.cluster), settings.audit_every_s)
+            serving = app[SERVING]
+            watch = Watch(
+                settings, server_name(settings.views_port), lambda: {host.family: host.said for host in hosts}
+            )
+            following = [asyncio.create_task(host.run(serving, watch)) for host in hosts]
+            beside = [asyncio.create_task(keep_giving_back()), asyncio.create_task(watch.run())]
+            audit = let_read_log(app, partial(Rereader, settings.cluster), settings.audit_every_s)
             if settings.audit_every_s:
                 beside.append(asyncio.create_task(audit.run()))
             app[FOLLOWING] = following
@@ -184,24 +182,6 @@ def _following(topologies: Sequence[Topology], settings: Settings) -> Callable[[
             await asyncio.gather(*beside, *following, return_exceptions=True)
 
     return context
-
-
-def _opened(topology: Topology, settings: Settings, opened: ExitStack) -> Views:
-    """Open what is kept of a topology; it is closed with `opened`."""
-    directory = copy_directory(topology, settings)
-    model = ReadModel(read_group(topology), directory)
-    opened.callback(model.close)
-    copies = {}
-    for name, copied in topology.copies.items():
-        copies[name] = TopicCopy(copied, directory.with_name(f"{directory.name}-{name}"))
-        opened.callback(copies[name].close)
-    return Views(topology, model, Tracker(model, copies=copies), settings.currency)
-
-
-def _follower(views: Views, settings: Settings) -> Follower:
-    copies = list(views.tracker.copies.values())
-    topics = {topic.name: topic for topic in [*(copy.topic for copy in copies), *views.topology.topics()]}
-    return Follower(views.model, views.tracker, settings.cluster, list(topics.values()), copies=copies)
 
 
 def run(
@@ -265,16 +245,3 @@ async def _until_stopped(following: "Sequence[asyncio.Task[None]]") -> None:
     for task in following:
         if task.done():
             task.result()
-
-
-def copy_directory(topology: Topology, settings: Settings) -> Path:
-    """Where a server keeps a topology: one for each port, so that several servers of a host share a state directory.
-
-    Copies of derived topics are beside it, with the topic's name after it.
-    """
-    return Path(settings.state_dir) / topology.name / f"views-{settings.views_port}"
-
-
-def read_group(topology: Topology) -> Group:
-    """The group without its second stages, whose tables are nobody's to read."""
-    return Group(topology.name, tuple(topology.sources.values()))
