@@ -113,12 +113,13 @@ def _differing(table: Table, served: Json | None, counted: Json | None, since: M
         one, other = served["results"][name], counted["results"][name]
         if since.get(f"{table.name}.{name}", 0) > counted["firstOffset"]:
             continue
-        if not (_within(one, other) if compared_by(aggregate) == "error" else one == other):
+        if not (within(one, other) if compared_by(aggregate) == "error" else one == other):
             found.append(name)
     return found
 
 
-def _within(one: Json, other: Json) -> bool:
+def within(one: Json, other: Json) -> bool:
+    """Whether two estimates that state their errors may both be right."""
     error = max(one["error"], other["error"])
     keys = one["counts"].keys() | other["counts"].keys()
     return all(abs(one["counts"].get(key, 0) - other["counts"].get(key, 0)) <= error for key in keys)

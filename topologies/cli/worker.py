@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from topologies.cli.options import Bootstrap, Home
 from topologies.loading import OURS, load_topology
 from topologies.names import claim_port
 from topologies.settings import Settings
+
+if TYPE_CHECKING:
+    from topologies.topology import Topology
 
 TopologyName = Annotated[
     str,
@@ -25,6 +28,15 @@ Name = Annotated[
 ]
 State = Annotated[Path | None, typer.Option("--state", help="State directory; workers of one host share it.")]
 Port = Annotated[int | None, typer.Option("--port", help="Of its own pages; else the first free one from 6066.")]
+Version = Annotated[
+    str | None, typer.Option("--as", help="Work for this version (`millrace replay`), such as v2; else for the first.")
+]
+GiveWay = Annotated[
+    float | None,
+    typer.Option(
+        "--give-way", help="Take the less of a core the nearer what is served comes to being so many seconds behind."
+    ),
+]
 Loglevel = Annotated[str, typer.Option("--loglevel", "-l", help="debug, info, warning or error.")]
 
 
@@ -38,6 +50,8 @@ def worker(
     name: Name = None,
     port: Port = None,
     state: State = None,
+    version: Version = None,
+    give_way: GiveWay = None,
     loglevel: Loglevel = "info",
     bootstrap: Bootstrap = None,
     home: Home = None,
@@ -46,10 +60,26 @@ def worker(
     # Faust takes most of a second to import, which help and completion need not wait for.
     from topologies.app import build_app
     from topologies.chaos.points import install_from
+    from topologies.versions import giving_way
 
     install_from(os.environ)
     settings = Settings.from_environment(bootstrap=bootstrap, home=home, name=name, state_dir=state)
     web_port = port if port is not None else claim_port(settings.state_dir, settings.worker_port)
-    app = build_app(load_topology(topology, settings), settings, web_port=web_port)
+    found = load_topology(topology, settings)
+    if version is not None:
+        found, settings = _version(found, version, settings)
+    at_a_time = {} if give_way is None else {"broker_max_poll_records": giving_way.RECORDS}
+    app = build_app(found, settings, web_port=web_port, **at_a_time)
+    if give_way is not None:
+        giving_way.give_way(app, found, settings, give_way)
     app.finalize()
     app.Worker(loglevel=loglevel).execute_from_commandline()
+
+
+def _version(first: "Topology", version: str, settings: Settings) -> "tuple[Topology, Settings]":
+    from topologies.versions.loading import load_version, shaped
+    from topologies.versions.register import read_register
+
+    register = read_register(settings.cluster, settings.prefix)
+    found = load_version(first, version, settings, register)
+    return found, shaped(settings, register.known(first.name)[version].settings)
