@@ -7,7 +7,7 @@ are gone. So whoever comes with something of theirs cannot take it for the table
 - A worker with a local store of an earlier epoch drops it (tables.recovery).
 - What a zombie still writes has an earlier epoch. It loses to what is there, and where nothing is there it counts for
   nothing: in recovery, in a flush that finds it (tables.flush), and, as a tombstone then, in every read model.
-- A read model that has followed the former topics all along begins anew (`tables.read_model`).
+- A read model that has followed the former topics all along begins anew (`Renewed`).
 
 The epoch is one above the highest that a progress names. Where the progress is lost it is the time in seconds, which no
 counting of replays comes near.
@@ -21,6 +21,14 @@ from streams.log import TP, Entry, Log, Record
 from tables import progress as progress_records
 from tables.progress import Progress
 from tables.table import Group
+
+
+class Renewed(Exception):
+    """The tables of a read model were dropped and begun anew: what it holds is of others."""
+
+    def __init__(self, tp: TP) -> None:
+        """Name the partition of the progress topic that says so, in the way of aiokafka's own errors."""
+        super().__init__({tp: "begun anew"})
 
 
 def next_epoch(known: Iterable[Progress], now_s: float | None = None) -> int:

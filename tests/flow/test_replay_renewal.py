@@ -1,11 +1,18 @@
 """Tables that a replay in place begins anew: what a former life has left behind, wherever, counts for nothing."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import pytest
 from shop import amounts, sell, shop
 
 from streams.log import TP, Entry
+from tables.digest import read_up
 from tables.flush import take
-from tables.renewal import began_with, begin_anew, next_epoch, read_progress
+from tables.read_model import ReadModel
+from tables.renewal import Renewed, began_with, begin_anew, next_epoch, read_progress
+from tables.table import Group
+from tables.windows import Window
 from topologies.driver import Driver, Worker, run
 from topologies.kept_topics import kept_topics
 from topologies.topology import Topology
@@ -126,3 +133,30 @@ def zombie_wakes(driver: Driver, zombie: Worker) -> None:
         for table in take(partition).tables:
             for key, value in [*table.puts, *table.cache.stored(0, 10**15)]:
                 driver.log.put(table.tp, Entry(key, value))
+
+
+def test_a_read_model_that_followed_the_former_tables_all_along_begins_anew() -> None:
+    with Driver(shop()) as driver, TemporaryDirectory() as directory:
+        fill(driver)
+        group = Group("shop", tuple(driver.topology.sources.values()))
+        model = ReadModel(group, Path(directory) / "model")
+        run(read_up(model, driver.log))
+        driver.worker.crash(wipe=True)
+        begin(driver, p0=4, p1=4)
+        driver.restart()
+        driver.flush()
+        progress = TP(group.progress.name, 0)
+        with pytest.raises(Renewed):
+            model.apply(progress, driver.log.records(progress))
+        model.reset()
+        run(read_up(model, driver.log))
+        assert {w: row["amount"] for w, row in amounts_of(model).items()} == amounts(driver)
+        model.close()
+
+
+def amounts_of(model: ReadModel) -> dict[int, dict[str, int]]:
+    stored = model.bounds("takings")
+    assert stored is not None
+    starts = range(stored.start_ms, stored.end_ms, 60_000)
+    found = {at // 1_000: model.results("takings", Window(at, at + 60_000)).get("all") for at in starts}
+    return {at: dict(row) for at, row in found.items() if row}

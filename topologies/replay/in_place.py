@@ -84,7 +84,7 @@ class InPlace:
 
     def empty(self, plan: Plan, *, stop: bool) -> None:
         """Return once nobody works with what is to be dropped. Raises MillraceError naming who does."""
-        groups = dict.fromkeys([plan.group, *(name for names in plan.readers.values() for name in names)])
+        groups = dict.fromkeys([*(name for names in plan.readers.values() for name in names), plan.group])
         for group in groups:
             self.ended += empty(
                 self.admin, group, self.settings.state_dir, self.settings.session_s, stop=stop, told=self.told
@@ -93,10 +93,10 @@ class InPlace:
     def reset(self, plan: Plan, *, stop: bool) -> None:
         """Drop the state and begin the tables anew. Raises MillraceError; the same command goes on then."""
         began_ms = time.time_ns() // 1_000_000
-        write_journal(self.directory, Journal(plan, "resetting", began_ms))
-        reached("replay-noted")
         with resetting(self.directory, self.topology.name):
             self.empty(plan, stop=stop)
+            write_journal(self.directory, Journal(plan, "resetting", began_ms))
+            reached("replay-noted")
             reset(self.admin, self.topology, plan, self.settings.state_dir)
         write_journal(self.directory, Journal(plan, "rebuilding", began_ms))
 
