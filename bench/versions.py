@@ -31,7 +31,7 @@ from bench.changed_sales import KEY, PIECES, TABLE, is_changed
 from bench.freshness import await_ready, probe, quantile
 from streams.cluster import Cluster
 from streams.errors import MillraceError
-from streams.simulator.run import Plan
+from streams.simulator.run import FLAT_OUT_EVENTS_PER_S, Plan
 from streams.simulator.settings import ShopSettings
 from streams.topics import ORDER_EVENTS
 from topologies.demo.processes import MILLRACE, Child
@@ -41,6 +41,7 @@ from topologies.settings import Settings
 
 CHANGED: Final = "bench.changed_sales:topology"
 WARM_UP_S: Final = 5.0
+HISTORY_S: Final = 3600
 BUILD_S: Final = 300.0
 BETWEEN_S: Final = 3.0
 CONNECTIONS: Final = 16
@@ -127,9 +128,10 @@ def measure(cluster: Cluster, home: Path, load: Load, done: Done) -> dict[str, A
 
 
 def _history(running: Demo, count: int) -> int:
-    """Send the history flat out, and wait until it shows. The shop was open for an hour."""
-    speed = ["--events", str(count), "--rate", "0", "--topics", ORDER_EVENTS.name, "--no-progress", "--json"]
-    _millrace(running, "simulate", *speed)
+    """Send the history flat out, an hour of the shop that ends now, and wait until it shows."""
+    speed = str(max(1.0, HISTORY_S * FLAT_OUT_EVENTS_PER_S / count))
+    flat_out = ["--events", str(count), "--rate", "0", "--speed", speed, "--topics", ORDER_EVENTS.name]
+    _millrace(running, "simulate", *flat_out, "--no-progress", "--json")
     running.wait(lambda: _lag(running) == 0, BUILD_S, "the history is not counted")
     return count
 

@@ -19,6 +19,8 @@ from topologies.demo.client import Client
 from topologies.loading import OURS, load_topology
 from topologies.recounting import AGREE, DIFFER, Verdict, how, overall, verdicts
 from topologies.settings import Settings
+from topologies.versions.loading import load_version
+from topologies.versions.register import read_register
 from topologies.views.hosting import read_group
 
 By = Annotated[str | None, typer.Option("--by", help="Of which sales table: total, category, region or product.")]
@@ -37,7 +39,9 @@ TopologyNames = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add `explain` to `millrace`."""
-    app.command("explain")(explain)
+    app.command(
+        "explain", epilog="Example: millrace explain --by category --key books --window 2026-01-01T12:00:00Z --recount"
+    )(explain)
 
 
 def explain(
@@ -103,6 +107,9 @@ def _group(name: str, topologies: Sequence[str], settings: Settings) -> Group:
         found = load_topology(one, settings)
         if found.name == name:
             return read_group(found)
+        if name.startswith(f"{found.name}."):
+            register = read_register(settings.cluster, settings.prefix)
+            return read_group(load_version(found, name.removeprefix(f"{found.name}."), settings, register))
     raise MillraceError(f"the number is of topology {name}, which is none of these here: name it with --topology")
 
 

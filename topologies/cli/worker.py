@@ -42,7 +42,7 @@ Loglevel = Annotated[str, typer.Option("--loglevel", "-l", help="debug, info, wa
 
 def register(app: typer.Typer) -> None:
     """Add `worker` to `millrace`."""
-    app.command("worker")(worker)
+    app.command("worker", epilog="Example: millrace worker analytics --name w1")(worker)
 
 
 def worker(
@@ -61,12 +61,15 @@ def worker(
     from topologies.app import build_app
     from topologies.chaos.points import install_from
     from topologies.versions import giving_way
+    from topologies.versions.loading import refuse_dropped
 
     install_from(os.environ)
     settings = Settings.from_environment(bootstrap=bootstrap, home=home, name=name, state_dir=state)
     web_port = port if port is not None else claim_port(settings.state_dir, settings.worker_port)
     found = load_topology(topology, settings)
-    if version is not None:
+    if version is None:
+        refuse_dropped(found, topology, settings)
+    else:
         found, settings = _version(found, version, settings)
     at_a_time = {} if give_way is None else {"broker_max_poll_records": giving_way.RECORDS}
     app = build_app(found, settings, web_port=web_port, **at_a_time)

@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from streams.errors import MillraceError
+from streams.topics import missing_topics
 from topologies.loading import load_topology
 from topologies.settings import Settings
 from topologies.topology import FIRST, Topology
 from topologies.versions.naming import as_version, check_version
-from topologies.versions.register import Register, Version
+from topologies.versions.register import Register, Version, read_register
 
 # The settings that decide what a topology counts. A worker and a view server of a version have to agree on them.
 SHAPING: Final = (
@@ -68,3 +69,15 @@ def load_version(first: Topology, version: str, settings: Settings, register: Re
 def load_as(first: Topology, version: str, kept: Version, settings: Settings) -> Topology:
     """The version that is kept like this. Raises MillraceError where it cannot be loaded."""
     return as_version(load_topology(kept.load, shaped(settings, kept.settings)), first.name, version)
+
+
+def refuse_dropped(first: Topology, named: str, settings: Settings) -> None:
+    """Raise MillraceError for a first version that was dropped: a worker would make all of it anew."""
+    if not missing_topics(settings.cluster, [first.group.progress.name]):
+        return
+    register = read_register(settings.cluster, settings.prefix)
+    if FIRST not in register.known(first.name):
+        served = register.served(first.name).version
+        raise MillraceError(
+            f"{FIRST} of {named} was dropped, {served} is served: start `millrace worker {named} --as {served}`"
+        )
