@@ -21,7 +21,7 @@ Live = Annotated[bool, typer.Option("--live", help="Measure to a client of a liv
 
 def register(bench: typer.Typer) -> None:
     """Add `freshness` to `millrace bench`."""
-    bench.command("freshness")(freshness)
+    bench.command("freshness", epilog="Example: millrace bench freshness")(freshness)
 
 
 def freshness(

@@ -22,7 +22,7 @@ Flush = Annotated[float, typer.Option("--flush", help="Seconds between two flush
 
 def register(bench: typer.Typer) -> None:
     """Add `live` to `millrace bench`."""
-    bench.command("live")(live)
+    bench.command("live", epilog="Example: millrace bench live")(live)
 
 
 def live(

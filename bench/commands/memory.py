@@ -18,7 +18,7 @@ Events = Annotated[int, typer.Option("--events", help="Order events to send, 720
 
 def register(bench: typer.Typer) -> None:
     """Add `memory` to `millrace bench`."""
-    bench.command("memory")(memory)
+    bench.command("memory", epilog="Example: millrace bench memory")(memory)
 
 
 def memory(events: Events = 5_000_000, json: Json = False) -> None:

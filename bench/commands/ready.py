@@ -19,7 +19,7 @@ Rate = Annotated[float, typer.Option("--rate", help="Order events per second mea
 
 def register(bench: typer.Typer) -> None:
     """Add `ready` to `millrace bench`."""
-    bench.command("ready")(ready)
+    bench.command("ready", epilog="Example: millrace bench ready")(ready)
 
 
 def ready(kills: Kills = 25, rate: Rate = 3_000, json: Json = False) -> None:

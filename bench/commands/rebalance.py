@@ -19,7 +19,7 @@ Rate = Annotated[float, typer.Option("--rate", help="Order events per second mea
 
 def register(bench: typer.Typer) -> None:
     """Add `rebalance` to `millrace bench`."""
-    bench.command("rebalance")(rebalance)
+    bench.command("rebalance", epilog="Example: millrace bench rebalance")(rebalance)
 
 
 def rebalance(joins: Joins = 10, rate: Rate = 3_000, json: Json = False) -> None:

@@ -30,7 +30,7 @@ Purchases = Annotated[int, typer.Option("--purchases", min=0, help="Held-out pur
 
 def register(bench: typer.Typer) -> None:
     """Add `recommendations` to `millrace bench`."""
-    bench.command("recommendations")(recommendations)
+    bench.command("recommendations", epilog="Example: millrace bench recommendations --profile")(recommendations)
 
 
 def recommendations(

@@ -18,7 +18,7 @@ Rounds = Annotated[int, typer.Option("--rounds", min=1, help="How often the two 
 
 def register(bench: typer.Typer) -> None:
     """Add `restore` to `millrace bench`."""
-    bench.command("restore")(restore)
+    bench.command("restore", epilog="Example: millrace bench restore")(restore)
 
 
 def restore(

@@ -35,7 +35,7 @@ NAMES = {
 
 def register(bench: typer.Typer) -> None:
     """Add `throughput` to `millrace bench`."""
-    bench.command("throughput")(throughput)
+    bench.command("throughput", epilog="Example: millrace bench throughput")(throughput)
 
 
 def throughput(

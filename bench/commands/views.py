@@ -25,7 +25,7 @@ Rounds = Annotated[int, typer.Option("--rounds", min=1, help="With --each: how o
 
 def register(bench: typer.Typer) -> None:
     """Add `views` to `millrace bench`."""
-    bench.command("views")(views)
+    bench.command("views", epilog="Example: millrace bench views")(views)
 
 
 def views(

@@ -82,7 +82,7 @@ def test_a_dead_letter_is_found_shown_mended_and_applied_once(loop: Loop, tmp_pa
     good.write_bytes(loop.order(amount=50_000))
     assert "would send 1" in loop.run("edit", name, "--file", str(good), "--dry-run").stdout
     assert loop.run("edit", name, "--file", str(good)).returncode == 1  # nobody there to confirm
-    assert "sent; the tables take each of them once" in loop.run("edit", name, "--file", str(good), "--yes").stdout
+    assert "sent 1; the tables take each of them once" in loop.run("edit", name, "--file", str(good), "--yes").stdout
     assert loop.revenue() == 50_001
     assert loop.listed()["total"] == 0
     assert loop.wait_letters(1)[0]["replayedAt"] is not None

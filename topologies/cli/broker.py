@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streams.broker import Broker, BrokerStatus, Download
-from streams.broker.jars import Report, classpath
+from streams.broker.jars import KAFKA_VERSION, Report, classpath
 from streams.cluster import Cluster
 from streams.errors import MillraceError
 from topologies.cli.options import Home, Json
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(broker, name="broker")
 
 
-@broker.command()
+@broker.command(epilog="Example: millrace broker up --nodes 3 --home ~/three")
 def up(nodes: Nodes = None, home: Home = None, json: Json = False) -> None:
     """Start it, or what of it does not run, and return when it answers. Data of the last time is kept."""
     embedded = _embedded(home, nodes)
@@ -47,34 +47,41 @@ def up(nodes: Nodes = None, home: Home = None, json: Json = False) -> None:
     _print_status(embedded, json, seconds=round(time.monotonic() - began, 2))
 
 
-@broker.command()
-def fetch() -> None:
+@broker.command(epilog="Example: millrace broker fetch")
+def fetch(json: Json = False) -> None:
     """Download what `up` needs, if it is not on this machine yet."""
     with _download_shown() as report:
-        classpath(report)
+        jars = classpath(report)
+    if json:
+        typer.echo(orjson.dumps({"kafka": KAFKA_VERSION, "jars": [str(jar) for jar in jars]}))
 
 
-@broker.command()
+@broker.command(epilog="Example: millrace broker status --json")
 def status(home: Home = None, json: Json = False) -> None:
     """Say where it listens, which processes it is, and how much it keeps."""
     _print_status(_embedded(home), json)
 
 
-@broker.command()
-def logs(node: Node = 1, lines: Lines = 50, follow: Follow = False, home: Home = None) -> None:
-    """Print the end of a node's log."""
+@broker.command(epilog="Example: millrace broker logs --follow")
+def logs(node: Node = 1, lines: Lines = 50, follow: Follow = False, home: Home = None, json: Json = False) -> None:
+    """Print the end of a node's log; with --json one object a line."""
     path = _embedded(home).log_path(node)
     if not path.exists():
         raise MillraceError(f"there is no log {path}: start the broker with `millrace broker up`")
     with path.open(errors="replace") as log:
         for line in log.readlines()[-lines:]:
-            typer.echo(line, nl=False)
+            _print_line(node, line, json)
         while follow:
-            typer.echo(log.read(), nl=False)
+            for line in iter(log.readline, ""):
+                _print_line(node, line, json)
             time.sleep(0.2)
 
 
-@broker.command()
+def _print_line(node: int, line: str, json: bool) -> None:
+    typer.echo(orjson.dumps({"node": node, "line": line.rstrip("\n")}) if json else line, nl=json)
+
+
+@broker.command(epilog="Example: millrace broker down --wipe")
 def down(wipe: Wipe = False, home: Home = None, json: Json = False) -> None:
     """Stop it. Its data stays for the next start, unless --wipe is given."""
     embedded = _embedded(home)

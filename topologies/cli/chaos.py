@@ -96,7 +96,7 @@ class Place:
 
 def register(app: typer.Typer) -> None:
     """Add `chaos` to `millrace`."""
-    app.command("chaos")(chaos)
+    app.command("chaos", epilog="Example: millrace chaos --runs 3 --seed 7")(chaos)
 
 
 def chaos(

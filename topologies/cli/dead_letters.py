@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(dead_letters, name="dead-letters")
 
 
-@dead_letters.command("list")
+@dead_letters.command("list", epilog="Example: millrace dead-letters list --topic order-events --reason amount")
 def list_(
     reason: Reason = None,
     topic: SourceTopic = None,
@@ -90,7 +90,7 @@ def list_(
         _print_list(shown, reasons)
 
 
-@dead_letters.command()
+@dead_letters.command(epilog="Example: millrace dead-letters show order-events-2-1017")
 def show(name: Id, bootstrap: Bootstrap = None, home: Home = None, json: Json = False) -> None:
     """Show one dead letter whole: why, where from, its own headers, key and value."""
     with _mailbox(bootstrap, home) as (mailbox, _):
@@ -107,7 +107,7 @@ def show(name: Id, bootstrap: Bootstrap = None, home: Home = None, json: Json = 
     typer.echo(pretty(letter.value))
 
 
-@dead_letters.command()
+@dead_letters.command(epilog="Example: millrace dead-letters edit order-events-2-1017 --file mended.json")
 def edit(
     name: Id,
     value: Value = None,
@@ -118,18 +118,20 @@ def edit(
     yes: Yes = False,
     bootstrap: Bootstrap = None,
     home: Home = None,
+    json: Json = False,
 ) -> None:
     """Mend one dead letter and send it back, if its topic's rules take the mended value."""
     with _mailbox(bootstrap, home) as (mailbox, settings):
         judge = Judge(load_topology(topology, settings).group, mailbox.end)
         letter = _not_replayed(mailbox.letter(name), again)
         whole = mended(letter, _new_value(letter, value, file), judge)
-        if _agreed(Counter([letter.told.tp.topic]), dry_run, yes):
-            send(settings.cluster, [whole], note_mended=True)
-            typer.echo(f"sent; {WHAT_NEXT}")
+        to, sent = Counter([letter.told.tp.topic]), 0
+        if _agreed(to, dry_run, yes, quiet=json):
+            sent = send(settings.cluster, [whole], note_mended=True)
+    _print_sent(sent, to, [], json)
 
 
-@dead_letters.command()
+@dead_letters.command(epilog="Example: millrace dead-letters replay --topic order-events --dry-run")
 def replay(
     name: MaybeId = None,
     reason: Reason = None,
@@ -140,6 +142,7 @@ def replay(
     yes: Yes = False,
     bootstrap: Bootstrap = None,
     home: Home = None,
+    json: Json = False,
 ) -> None:
     """Send dead letters back as they are: one, or all of a topology's topics that match. Each is applied once."""
     with _mailbox(bootstrap, home) as (mailbox, settings):
@@ -156,12 +159,14 @@ def replay(
                 to[letter.told.tp.topic] += 1
             else:
                 left.append(why)
-        _say_left(left)
+        if not json:
+            _say_left(left)
         if name is not None and left:
             raise MillraceError(f"{name} was not sent: mend it with `millrace dead-letters edit {name}`")
-        if _agreed(to, dry_run, yes):
+        sent = 0
+        if _agreed(to, dry_run, yes, quiet=json):
             sent = send(settings.cluster, (letter for letter in meant() if judge(letter) is None))
-            typer.echo(f"sent {sent:,}; {WHAT_NEXT}")
+    _print_sent(sent, to, left, json)
 
 
 def _all_of(mailbox: Mailbox, group: Group, settings: Settings, topic: str | None, which: Filter) -> Iterator[Letter]:
@@ -178,14 +183,23 @@ def _say_left(reasons: Sequence[str]) -> None:
         typer.echo(f"  {count:>8,}  {why}")
 
 
-def _agreed(to: Counter[str], dry_run: bool, yes: bool) -> bool:
+def _agreed(to: Counter[str], dry_run: bool, yes: bool, *, quiet: bool) -> bool:
     said = ", ".join(f"{count:,} to {topic}" for topic, count in sorted(to.items()))
     if dry_run or not to:
-        typer.echo(f"would send {said or 'nothing'}" if dry_run else "nothing to send")
+        if not quiet:
+            typer.echo(f"would send {said or 'nothing'}" if dry_run else "nothing to send")
         return False
     if not yes:
-        typer.confirm(f"Send {said}?", abort=True)
+        typer.confirm(f"Send {said}?", abort=True, err=quiet)
     return True
+
+
+def _print_sent(sent: int, to: Counter[str], left: Sequence[str], json: bool) -> None:
+    if json:
+        stay = [{"reason": kind, "count": count} for kind, count in by_kind(left)]
+        typer.echo(orjson.dumps({"sent": sent, "matching": dict(to), "stay": stay}))
+    elif sent:
+        typer.echo(f"sent {sent:,}; {WHAT_NEXT}")
 
 
 @contextmanager

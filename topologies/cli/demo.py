@@ -26,8 +26,8 @@ from topologies.chaos.behaviour import behaviour_ledger
 from topologies.chaos.subject import BEHAVIOUR, LOOKED_S, RECOMMENDATIONS
 from topologies.cli.broker import bring_up
 from topologies.cli.ending import ended_by_signals
-from topologies.cli.options import Bootstrap, Home
-from topologies.cli.simulate import topic_names
+from topologies.cli.options import Bootstrap, Home, Json
+from topologies.cli.simulate import as_dict, topic_names
 from topologies.demo.kills import Kills
 from topologies.demo.run import Demo, demo
 from topologies.demo.status import Status
@@ -71,7 +71,7 @@ Port = Annotated[int | None, typer.Option("--port", help="Of the view server; el
 
 def register(app: typer.Typer) -> None:
     """Add `demo` to `millrace`."""
-    app.command("demo")(run_demo)
+    app.command("demo", epilog="Example: millrace demo --events 300000 --kills 5 --verify")(run_demo)
 
 
 def run_demo(
@@ -87,11 +87,13 @@ def run_demo(
     port: Port = None,
     bootstrap: Bootstrap = None,
     home: Home = None,
+    json: Json = False,
 ) -> None:
     """Run everything on this machine: look at the URLs, end it with Ctrl-C. With --verify: prove that it is exact.
 
     Beside the sales workers one worker each runs of behaviour and of recommendations, unless --topics leaves
-    user-activity out. Without --events, the shop first has the last hours behind it, sent flat out.
+    user-activity out. Without --events, the shop first has the last hours behind it, sent flat out. What --verify
+    found is one JSON object in any case; with --json so is what was sent.
     """
     if verify and events is None:
         raise MillraceError("--verify needs an end: give --events, e.g. `millrace demo --events 300000 --verify`")
@@ -117,7 +119,7 @@ def run_demo(
             settings, plan, directory, ledger, workers, behaviour=behaviour, beside=beside, history=past
         ) as running:
             console.print(f"Views: {running.client.url}")
-            _follow(running, console, verify=verify, kills=Kills(running, kills, seed))
+            _follow(running, console, verify=verify, kills=Kills(running, kills, seed), json=json)
 
 
 def _speed_to_verify(events: int, rate: float) -> float:
@@ -133,7 +135,7 @@ def _history(settings: Settings, plan: Plan) -> Plan | None:
     return Plan(shop, until_ms=now_ms)
 
 
-def _follow(running: Demo, console: Console, *, verify: bool, kills: Kills) -> None:
+def _follow(running: Demo, console: Console, *, verify: bool, kills: Kills, json: bool) -> None:
     started = time.monotonic()
     running.simulate()
     if kills.count:
@@ -141,7 +143,9 @@ def _follow(running: Demo, console: Console, *, verify: bool, kills: Kills) -> N
     Status(running, console).follow()
     kills.wait()
     if not verify:
-        if running.plan.events is not None:
+        if json:
+            typer.echo(orjson.dumps({**as_dict(running.sent), "views": f"{running.client.url}/"}))
+        elif running.plan.events is not None:
             console.print(f"Sent {running.sent}", soft_wrap=True)
         return
     console.print(f"Sent {running.sent}; waiting for the views", soft_wrap=True)

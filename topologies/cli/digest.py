@@ -51,7 +51,7 @@ Until = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add `digest` to `millrace`."""
-    app.command("digest")(digest)
+    app.command("digest", epilog="Example: millrace digest --topology behaviour")(digest)
 
 
 def digest(

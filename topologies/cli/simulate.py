@@ -53,7 +53,9 @@ Shown = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add `simulate` to `millrace`."""
-    app.command("simulate")(simulate)
+    app.command("simulate", epilog="Example: millrace simulate --rate 1000 --events 100000 --ledger sales.json")(
+        simulate
+    )
 
 
 def simulate(

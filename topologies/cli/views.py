@@ -1,13 +1,15 @@
 """`millrace views`: a view server of one or several topologies."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
+import orjson
 import typer
 
 from topologies.cli.completing import topologies
-from topologies.cli.options import Bootstrap, Home
+from topologies.cli.options import Bootstrap, Home, Json
 from topologies.loading import OURS, load_topology
 from topologies.settings import LOOPBACK, Settings
 
@@ -27,7 +29,7 @@ State = Annotated[Path | None, typer.Option("--state", help="State directory; th
 
 def register(app: typer.Typer) -> None:
     """Add `views` to `millrace`."""
-    app.command("views")(views)
+    app.command("views", epilog="Example: millrace views --topology analytics --port 8092")(views)
 
 
 def views(
@@ -37,8 +39,12 @@ def views(
     state: State = None,
     bootstrap: Bootstrap = None,
     home: Home = None,
+    json: Json = False,
 ) -> None:
-    """Answer for topologies' tables over HTTP, from local copies that follow them. Ctrl-C ends it."""
+    """Answer for topologies' tables over HTTP, from local copies that follow them. Ctrl-C ends it.
+
+    With --json the line that says where they are is an object; everything else is log.
+    """
     # The server takes most of a second to import, which help and completion need not wait for.
     from topologies.views import run
 
@@ -46,8 +52,17 @@ def views(
     # its lines on every failed attempt would bury ours, which say once that the cluster is gone or back
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     settings = Settings.from_environment(bootstrap=bootstrap, home=home, state_dir=state, views_port=port)
-    run([load_topology(name, settings) for name in topology or OURS], settings, host=host, started=_say)
+    run(
+        [load_topology(name, settings) for name in topology or OURS],
+        settings,
+        host=host,
+        started=_say_json if json else _say,
+    )
 
 
 def _say(url: str) -> None:
     typer.echo(f"views at {url}/, Ctrl-C ends them")
+
+
+def _say_json(url: str) -> None:
+    typer.echo(orjson.dumps({"url": f"{url}/", "pid": os.getpid()}))

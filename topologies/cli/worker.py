@@ -4,13 +4,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import orjson
 import typer
 
 from topologies.cli.completing import topologies
-from topologies.cli.options import Bootstrap, Home
+from topologies.cli.options import Bootstrap, Home, Json
 from topologies.loading import OURS, load_topology
 from topologies.names import claim_port
-from topologies.settings import Settings
+from topologies.settings import LOOPBACK, Settings
 
 if TYPE_CHECKING:
     from topologies.topology import Topology
@@ -55,8 +56,12 @@ def worker(
     loglevel: Loglevel = "info",
     bootstrap: Bootstrap = None,
     home: Home = None,
+    json: Json = False,
 ) -> None:
-    """Consume, keep the tables, emit derived topics. Start more of them to share the partitions; Ctrl-C ends one."""
+    """Consume, keep the tables, emit derived topics. Start more of them to share the partitions; Ctrl-C ends one.
+
+    With --json one object says at its start where its pages are; everything else is log.
+    """
     # Faust takes most of a second to import, which help and completion need not wait for.
     from topologies.app import build_app
     from topologies.chaos.points import install_from
@@ -76,6 +81,8 @@ def worker(
     if give_way is not None:
         giving_way.give_way(app, found, settings, give_way)
     app.finalize()
+    if json:
+        typer.echo(orjson.dumps({"group": found.name, "url": f"http://{LOOPBACK}:{web_port}/", "pid": os.getpid()}))
     app.Worker(loglevel=loglevel).execute_from_commandline()
 
 
