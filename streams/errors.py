@@ -11,7 +11,7 @@ class BrokerUnreachable(MillraceError):
     def __init__(self, bootstrap: str) -> None:
         super().__init__(
             f"no Kafka broker answers at {bootstrap}: start one with `millrace broker up`, "
-            "or name yours with --bootstrap or MILLRACE_BOOTSTRAP"
+            "or name yours with --bootstrap or MILLRACE_BOOTSTRAP; see `millrace doctor`"
         )
 
 
@@ -21,5 +21,6 @@ class PartitionMismatch(MillraceError):
     def __init__(self, topic: str, found: int, declared: int) -> None:
         super().__init__(
             f"topic {topic!r} has {found} partition(s) but {declared} are declared: set "
-            f"MILLRACE_PARTITIONS={found} to use it as it is, or delete the topic to have it created anew"
+            f"MILLRACE_PARTITIONS={found} to use it as it is, or delete the topic to have it created anew; "
+            "see `millrace doctor`"
         )

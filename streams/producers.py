@@ -85,9 +85,12 @@ class Producer:
                 self._producer.poll(FULL_WAIT_S)
             except KafkaException as failure:
                 reason = failure.args[0].str()
-                raise MillraceError(f"a record cannot be sent to {topic!r}: {reason}") from failure
+                raise MillraceError(
+                    f"a record cannot be sent to {topic!r}: {reason}; see `millrace doctor`"
+                ) from failure
         raise MillraceError(
-            f"{len(self._producer):,} records wait and none are taken: see whether {self._bootstrap} is up"
+            f"{len(self._producer):,} records wait and none are taken: see whether {self._bootstrap} is up, "
+            "or `millrace doctor`"
         )
 
     def flush(self, timeout_s: float = 60) -> None:
@@ -99,7 +102,8 @@ class Producer:
         self.check()
         if waiting:
             raise MillraceError(
-                f"{waiting:,} records are not delivered after {timeout_s:g} s: see whether {self._bootstrap} is up"
+                f"{waiting:,} records are not delivered after {timeout_s:g} s: see whether {self._bootstrap} is up, "
+                "or `millrace doctor`"
             )
 
     def check(self) -> None:

@@ -119,7 +119,7 @@ def ensure_topics(
     _create(admin, missing, copies, timeout_s)
     while waiting := _not_ready(metadata, declared):
         if time.monotonic() > deadline:
-            raise MillraceError(f"topic {waiting[0]!r} is not ready after {timeout_s:g} s; see `millrace broker logs`")
+            raise MillraceError(f"topic {waiting[0]!r} is not ready after {timeout_s:g} s; see `millrace doctor`")
         if metadata.topics.keys() >= declared.keys():
             time.sleep(0.02)
         metadata = _metadata(admin, cluster, max(1.0, deadline - time.monotonic()))

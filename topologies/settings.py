@@ -136,7 +136,7 @@ def find_cluster(environment: Mapping[str, str], home: Path, bootstrap: str | No
     if embedded is None:
         raise MillraceError(
             "no Kafka broker runs here: start one with `millrace broker up`, or name yours with --bootstrap "
-            "or MILLRACE_BOOTSTRAP"
+            "or MILLRACE_BOOTSTRAP; see `millrace doctor`"
         )
     return embedded
 

@@ -96,7 +96,9 @@ def no_topic(name: str, known: Iterable[str]) -> MillraceError:
 
     alike = get_close_matches(name, [one for one in known if not one.startswith("__")], 1, 0.7)
     hint = f"did you mean {alike[0]!r}?" if alike else "`millrace topics list` shows those that are there"
-    return MillraceError(f"there is no topic {name!r}; {hint}; `millrace topics create {name}` makes it")
+    return MillraceError(
+        f"there is no topic {name!r}; {hint}; `millrace topics create {name}` makes it; see `millrace doctor`"
+    )
 
 
 def describe_topics(admin: Admin, names: Sequence[str], *, configs: bool = True) -> list[TopicState]:

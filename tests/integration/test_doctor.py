@@ -1,7 +1,6 @@
 """`millrace doctor` on a real cluster with a real worker: each fault is planted, named, and mended by what it says."""
 
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -9,13 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
-from fleet import MILLRACE, Fleet, Shop, free_port, new_prefix, wait_applied, wait_until
+from confluent_kafka.admin import AdminClient
+from fleet import Fleet, Shop, free_port, new_prefix, wait_applied
 
+from streams.admin.altering import set_config
+from streams.admin.connection import Admin
+from streams.admin.topics import create_topic, delete_topics
 from streams.broker import Broker
 from streams.cluster import Cluster
 from streams.producers import Producer
@@ -112,23 +113,8 @@ def mended(run: Callable[..., tuple[int, str]], fleet: Fleet, finding: dict[str,
         subprocess.run(finding["mend"], shell=True, check=True)
 
 
-def altered(cluster: Cluster, topic: str, name: str, value: str) -> None:
-    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-    asked = [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])]
-    for done in AdminClient(cluster.librdkafka()).incremental_alter_configs(asked).values():
-        done.result(ANSWER_S)
-
-
 def deleted(cluster: Cluster, *topics: str) -> None:
-    for done in AdminClient(cluster.librdkafka()).delete_topics(list(topics), operation_timeout=ANSWER_S).values():
-        done.result(ANSWER_S)
-
-
-def created(cluster: Cluster, topic: str, partitions: int) -> None:
-    admin = AdminClient(cluster.librdkafka())
-    made = admin.create_topics([NewTopic(topic, partitions, 1)], operation_timeout=ANSWER_S)[topic]
-    made.result(ANSWER_S)
-    wait_until(lambda: len(admin.list_topics(timeout=10).topics[topic].partitions) == partitions, "topic is there")
+    delete_topics(Admin(cluster), topics)
 
 
 def test_nothing_is_found_on_a_healthy_system(running: Fleet, doctor: Doctor) -> None:
@@ -202,7 +188,7 @@ def test_a_topic_that_is_partitioned_otherwise_is_named_and_mended(
 ) -> None:
     late = f"{shop.orders}.late"
     deleted(shop.cluster, late)
-    created(shop.cluster, late, 2)
+    create_topic(Admin(shop.cluster), late, partitions=2)
     finding = the("partitions-differ", doctor(running))
     assert f"{late} has 2 partition(s), 4 are declared" in finding["what"]
     mended(run, running, finding)
@@ -213,7 +199,7 @@ def test_a_changelog_that_is_not_compacted_is_named_and_mended(
     running: Fleet, shop: Shop, doctor: Doctor, run: Callable[..., tuple[int, str]]
 ) -> None:
     changelog = shop.group.changelog(shop.group.tables[0]).name
-    altered(shop.cluster, changelog, "cleanup.policy", "delete")
+    set_config(Admin(shop.cluster), changelog, {"cleanup.policy": "delete"})
     finding = the("cleanup-policy", doctor(running))
     assert changelog in finding["what"]
     mended(run, running, finding)
@@ -224,7 +210,7 @@ def test_a_topic_that_refuses_every_write_is_named_and_mended(
     running: Fleet, shop: Shop, doctor: Doctor, run: Callable[..., tuple[int, str]]
 ) -> None:
     letters = f"{shop.orders}.dead-letters"
-    altered(shop.cluster, letters, "min.insync.replicas", "2")
+    set_config(Admin(shop.cluster), letters, {"min.insync.replicas": "2"})
     finding = the("min-in-sync", doctor(running))
     assert f"{letters} is kept 1 time(s), but min.insync.replicas is 2" in finding["what"]
     mended(run, running, finding)
@@ -265,7 +251,7 @@ def test_records_that_were_deleted_before_they_were_counted_are_told(
         done.result(ANSWER_S)
     found = doctor(Fleet(cluster, tmp_path, shop.settings.prefix))
     assert "40 records were deleted before they were counted" in the("records-lost", found)["what"]
-    assert the("records-lost", found)["mend"].startswith(f"millrace groups reset {shop.group.name}")
+    assert the("records-lost", found)["mend"].startswith("millrace replay analytics --from earliest")
 
 
 def test_a_record_from_the_future_is_told(cluster: Cluster, tmp_path: Path, doctor: Doctor) -> None:
@@ -287,6 +273,13 @@ def test_a_group_that_nobody_works_for_is_told_with_what_waits(rested: tuple[Fle
     finding = the("group-empty", doctor(fleet))
     assert (finding["severity"], finding["mend"]) == ("error", "millrace worker analytics")
     assert "25 records wait" in finding["what"]
+
+
+def test_a_lag_leads_here(rested: tuple[Fleet, Shop], run: Callable[..., tuple[int, str]]) -> None:
+    fleet, shop = rested
+    code, said = run(fleet, "groups", "describe", shop.group.name)
+    assert code == 0
+    assert "records behind: `millrace doctor` looks twice, and tells whether that grows" in said
 
 
 def test_a_lock_that_a_stranger_holds_is_told_until_he_is_gone(
@@ -324,7 +317,6 @@ def test_a_state_that_was_written_for_another_topic_of_the_name_is_told_and_mend
     fleet, shop = rested
     assert "state-foreign" not in problems(doctor(fleet))
     deleted(shop.cluster, shop.orders)
-    wait_until(lambda: shop.orders not in AdminClient(shop.cluster.librdkafka()).list_topics().topics, "it is gone")
     ensure_topics(shop.cluster, shop.topology.topics())
     finding = the("state-foreign", doctor(fleet))
     assert "left over from another cluster" in finding["what"]
@@ -343,17 +335,16 @@ def test_a_changelog_that_is_missing_is_told_with_the_way_to_have_it_again(
     assert finding["mend"] == "millrace replay analytics --from earliest"
 
 
-def test_the_usual_errors_lead_here(running: Fleet) -> None:
-    environment: dict[str, Any] = {**running.environment(), "MILLRACE_BOOTSTRAP": "127.0.0.1:1"}
-    for arguments in (["worker"], ["digest"]):
-        ended = subprocess.run(
-            [sys.executable, "-c", MILLRACE, *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert ended.returncode == 1
-        assert ended.stderr.strip().splitlines()[-1].endswith("`millrace doctor` looks for more"), ended.stderr
-    assert os.environ.get("MILLRACE_BOOTSTRAP") != "127.0.0.1:1"
+@pytest.mark.parametrize(
+    ("arguments", "bootstrap"),
+    [(["digest"], "127.0.0.1:1"), (["topics", "list"], "127.0.0.1:1"), (["consume", "nowhere"], None)],
+)
+def test_the_usual_errors_lead_here(
+    running: Fleet, arguments: list[str], bootstrap: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--bootstrap", bootstrap or running.cluster.bootstrap])
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.endswith("see `millrace doctor`\n")

@@ -166,6 +166,8 @@ def _remarks(one: GroupState, with_tables: bool) -> Iterable[str]:
     for position in one.positions:
         if position.lost:
             yield f"{position.tp.topic}[{position.tp.partition}]: {position.lost:,} offsets were let go before it came"
+    if one.lag:
+        yield f"{one.lag:,} records behind: `millrace doctor` looks twice, and tells whether that grows"
     if with_tables:
         yield f"its tables keep positions of their own in {progress_topic(one.name)}: `millrace replay` sets both back"
 

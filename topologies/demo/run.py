@@ -173,7 +173,9 @@ class Demo:
         while not holds():
             self.revive()
             if time.monotonic() > deadline:
-                raise MillraceError(f"{otherwise} after {limit_s:g} s; the logs are in {self.children.directory}")
+                raise MillraceError(
+                    f"{otherwise} after {limit_s:g} s; the logs are in {self.children.directory}; see `millrace doctor`"
+                )
             time.sleep(POLL_S)
 
     def caught_up(self) -> bool:

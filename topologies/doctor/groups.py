@@ -60,7 +60,7 @@ def look(patient: Patient, looks: tuple[Look, Look], kept: Sequence[Kept]) -> It
     """What is wrong with a group that has run."""
     before, now = looks
     name, sources = patient.name, patient.sources
-    yield from _lost(name, now, sources)
+    yield from _lost(patient, now)
     waiting = sum(end - committed for committed, end in now.behind(sources).values())
     if now.group is None or not now.group.members:
         gone = "has no members" if now.group is not None else "is gone, with what it had committed"
@@ -77,16 +77,15 @@ def look(patient: Patient, looks: tuple[Look, Look], kept: Sequence[Kept]) -> It
     yield from problems or [Fine("groups", f"{name}: {now.group.state.lower()}, {owners}, not growing")]
 
 
-def _lost(name: str, now: Look, sources: Sequence[str]) -> Iterator[Finding]:
+def _lost(patient: Patient, now: Look) -> Iterator[Finding]:
     """Records that the broker dropped before anybody took them."""
     for one in now.group.positions if now.group is not None else ():
-        if one.tp.topic in sources and one.lost:
+        if one.tp.topic in patient.sources and one.lost:
             what = (
-                f"{one.tp.topic}[{one.tp.partition}] begins at {one.first:,}, but {name} has come to {one.committed:,} "
-                f"only: {one.lost:,} records were deleted before they were counted"
+                f"{one.tp.topic}[{one.tp.partition}] begins at {one.first:,}, but {patient.name} has only come to "
+                f"{one.committed:,}: {one.lost:,} records were deleted before they were counted"
             )
-            mend = f"millrace groups reset {name} --topic {one.tp.topic} --to-earliest --execute    # they stay lost"
-            yield Finding("groups", "records-lost", "error", what, mend)
+            yield Finding("groups", "records-lost", "error", what, f"{patient.replay}    # with what is left")
 
 
 def _unowned(patient: Patient, now: Look) -> Iterator[Finding]:
