@@ -13,7 +13,9 @@ Start with `millrace demo`: broker, workers, views and a simulated shop in one c
 Or step by step: a broker, events into it, workers that keep the tables, \
 and view servers that answer for them over HTTP.
 
-Every command takes --help.
+Every command takes --help and --json. Exit codes: 0 done; 1 could not, and one line says why and what to do; \
+2 wrong usage; 3 looked, and found something (doctor, replay diff; explain: cannot be told); 130 ended by Ctrl-C. \
+`millrace --install-completion` completes commands, options and names at your shell.
 """
 
 
@@ -42,6 +44,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("explain", "topologies.cli.explain", "What a number comes from, and whether the log still says so."),
     Command("digest", "topologies.cli.digest", "Hash what each table's closed windows say, to compare two runs."),
     Command("doctor", "topologies.cli.doctor", "Look for what is wrong, and name the command that mends it."),
+    Command("scenario", "topologies.cli.scenario", "Show how consumers share partitions, and what a death does."),
     Command("bench", "topologies.cli.bench", "Measure this machine: throughput, and how old an answer is."),
     Command("chaos", "topologies.cli.chaos", "Try to make the tables wrong: seeded faults, and every cell compared."),
 )

@@ -72,7 +72,7 @@ def produce(
     if partition is not None and partitioner != "key-hash":
         raise typer.BadParameter("give one of --partition and --partitioner")
     lines = _format(key, no_key, separator, header or (), headers_in_lines, null)
-    place = _partitioner(partitioner)
+    place = partitioner_of(partitioner)
     config = {"acks": _acks(acks), "enable.idempotence": acks == "all", "compression.type": compression}
     settings = Settings.from_environment(bootstrap=bootstrap, home=home)
     with _lines(records, file) as raw:
@@ -96,7 +96,11 @@ def _format(
     )
 
 
-def _partitioner(name: str) -> Partitioner | None:
+def partitioner_of(name: str) -> Partitioner | None:
+    """The partitioner of that name, or module:function; None for the client's own.
+
+    Raises MillraceError for one that cannot be loaded, BadParameter for a name that there is not.
+    """
     if ":" in name:
         found = attribute_named(name, "partitioner")
         if not callable(found):
