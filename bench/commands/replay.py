@@ -19,7 +19,7 @@ Events = Annotated[int, typer.Option("--events", "-n", min=50_000, help="Orders 
 
 def register(bench: typer.Typer) -> None:
     """Add `replay` to `millrace bench`."""
-    bench.command("replay")(replay)
+    bench.command("replay", epilog="Example: millrace bench replay")(replay)
 
 
 def replay(events: Events = 2_000_000, json: Json = False) -> None:

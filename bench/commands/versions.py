@@ -20,7 +20,7 @@ Requests = Annotated[float, typer.Option("--requests", help="Requests per second
 
 def register(bench: typer.Typer) -> None:
     """Add `versions` to `millrace bench`."""
-    bench.command("versions")(versions)
+    bench.command("versions", epilog="Example: millrace bench versions")(versions)
 
 
 def versions(

@@ -69,6 +69,15 @@ def test_bash_completes_topologies_as_arguments_and_as_values(home: Path) -> Non
 
 
 @needs_bash
+def test_bash_completes_what_follows_replay_as_topologies_and_commands(home: Path) -> None:
+    offered = set(at_tab(home, "replay", ""))
+    assert offered >= {*OURS, "list", "diff", "switch", "rollback", "drop"}
+    assert not {word for word in offered if word.isupper()}
+    assert at_tab(home, "replay", "ana") == ["analytics"]
+    assert "--dry-run" in at_tab(home, "replay", "analytics", "--dr")
+
+
+@needs_bash
 def test_installing_it_once_is_enough_for_every_later_bash(home: Path) -> None:
     assert BASH is not None
     run(home, BASH, "-c", "millrace --install-completion")

@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `millrace replay`: under `topologies.cli.replay.BESIDE` the one that takes `--as`."""
     from topologies.cli.replay import BESIDE
 
-    app.command(BESIDE, help=BUILD)(build)
+    app.command(BESIDE, help=BUILD, epilog="Example: millrace replay analytics --as v2")(build)
     app.command("list")(list_versions)
     app.command("diff")(diff)
     app.command("switch")(switch)
