@@ -341,6 +341,23 @@ async def test_a_stream_does_not_keep_a_version_open(pair: Pair, client: TestCli
         await asyncio.wait_for(pair.views[0].holders.gone(), 5)
 
 
+async def test_views_of_a_later_version_answer_once_it_is_served(pair: Pair) -> None:
+    later = pair.views[1].topology
+
+    @later.view("/api/news")
+    def news(reader: Any, parameters: Any) -> dict[str, Any]:
+        return {"news": "good"}
+
+    app = views_app([pair.first.topology], later=[later])
+    attach(app, pair.views[0])
+    async with TestClient(TestServer(app)) as client:
+        async with client.get("/api/news") as response:
+            assert response.status == 404
+            assert "version v1 of order-analytics-group" in (await response.json())["detail"]
+        app[SERVING].swap(pair.views[0], pair.views[1])
+        assert (await get(client, "/api/news"))["news"] == "good"
+
+
 def test_a_version_that_is_behind_does_not_cover_the_other(pair: Pair) -> None:
     assert covers(pair.views[1], pair.views[0])
     fill(pair.first, MINUTES, 1)

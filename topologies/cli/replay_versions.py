@@ -40,25 +40,13 @@ def register(app: typer.Typer) -> None:
     """Add the commands to `millrace replay`: under `topologies.cli.replay.BESIDE` the one that takes `--as`."""
     from topologies.cli.replay import BESIDE
 
-    app.command(BESIDE, help=BUILD, epilog="Example: millrace replay analytics --as v2")(build)
-    app.command("list")(list_versions)
-    app.command("diff")(diff)
-    app.command("switch")(switch)
-    app.command("rollback")(rollback)
-    app.command("drop")(drop)
-
-
-BUILD: Final = """Build a second version of a topology beside the one that is served, from the beginning of its sources.
-
-It has a group, state and topics of its own, and gives way to the served version. When it has caught up it goes on
-following until Ctrl-C; the same command goes on where it was.
-
-    millrace replay analytics --as v2 --load my_sales:topology
-    millrace replay diff v1 v2
-    millrace replay switch v2
-    millrace replay rollback
-    millrace replay drop v2
-"""
+    example = "Example: millrace replay"
+    app.command(BESIDE, epilog=f"{example} analytics --as v2 --load my_sales:topology")(build)
+    app.command("list", epilog=f"{example} list")(list_versions)
+    app.command("diff", epilog=f"{example} diff v1 v2")(diff)
+    app.command("switch", epilog=f"{example} switch v2")(switch)
+    app.command("rollback", epilog=f"{example} rollback")(rollback)
+    app.command("drop", epilog=f"{example} drop v1")(drop)
 
 
 def build(
@@ -78,7 +66,11 @@ def build(
     bootstrap: Bootstrap = None,
     home: Home = None,
 ) -> None:
-    """Build a version beside the one that is served."""
+    """Build a second version of a topology beside the one that is served, from the beginning of its sources.
+
+    It has a group, state and topics of its own, and gives way to the served version. When it has caught up it follows
+    on until Ctrl-C; the same command goes on where it was.
+    """
     from rich.console import Console
 
     from topologies.cli.ending import ended_by_signals
@@ -157,10 +149,7 @@ def diff(
     bootstrap: Bootstrap = None,
     home: Home = None,
 ) -> None:
-    """Compare every cell of every window that two versions have closed: exit code 3 if any differs.
-
-    millrace replay diff v1 v2
-    """
+    """Compare every cell of every window that two versions have closed: exit code 3 if any differs."""
     from rich.console import Console
 
     from topologies.cli.times import moment
@@ -260,10 +249,7 @@ def switch(
     bootstrap: Bootstrap = None,
     home: Home = None,
 ) -> None:
-    """Let the view servers answer from a version: each moves when it has all that it needs, between two requests.
-
-    millrace replay switch v2
-    """
+    """Let the view servers answer from a version: each moves when it has all that it needs, between two requests."""
     settings = Settings.from_environment(bootstrap=bootstrap, home=home)
     _, target = _loaded(version, topology, settings)
     _switched(target, settings, behind, wait, json)
@@ -277,10 +263,7 @@ def rollback(
     bootstrap: Bootstrap = None,
     home: Home = None,
 ) -> None:
-    """Let the view servers answer from the version that was served before the last switch.
-
-    millrace replay rollback
-    """
+    """Let the view servers answer from the version that was served before the last switch."""
     from topologies.versions.loading import load_version
     from topologies.versions.switching import previous
 
@@ -338,10 +321,7 @@ def drop(
     bootstrap: Bootstrap = None,
     home: Home = None,
 ) -> None:
-    """Delete a version's topics, its group and its state on this machine. What is served is not dropped.
-
-    millrace replay drop v1
-    """
+    """Delete a version's topics, its group and its state on this machine. What is served is not dropped."""
     from topologies.versions import dropping
 
     settings = Settings.from_environment(bootstrap=bootstrap, home=home, state_dir=state)
@@ -369,10 +349,7 @@ def list_versions(
     bootstrap: Bootstrap = None,
     home: Home = None,
 ) -> None:
-    """Show the versions that there are: which is served, how far behind each is, and what view servers say.
-
-    millrace replay list
-    """
+    """Show the versions that there are: which is served, how far behind each is, and what view servers say."""
     from topologies.loading import load_topology
     from topologies.versions.listing import listed
     from topologies.versions.register import read_register

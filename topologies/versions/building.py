@@ -3,7 +3,6 @@
 What it takes is checked before anything is written. Started again, it goes on from where it was.
 """
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ class Wanted:
     load: str
     topology: Topology
     settings: Settings
+    is_new: bool
 
     @property
     def family(self) -> str:
@@ -86,11 +86,11 @@ def plan(name: str, version: str, settings: Settings, load: str | None = None) -
     kept = register.versions.get((first.name, version))
     if kept is None or kept.dropped:
         declared = load_topology(load or name, settings)
-        return Wanted(name, version, load or name, as_version(declared, first.name, version), settings)
+        return Wanted(name, version, load or name, as_version(declared, first.name, version), settings, is_new=True)
     if load is not None and load != kept.load:
         raise MillraceError(f"{version} of {name} was made of {kept.load}: give another version to {load}, or drop it")
     topology = load_version(first, version, settings, register)
-    return Wanted(name, version, kept.load, topology, shaped(settings, kept.settings))
+    return Wanted(name, version, kept.load, topology, shaped(settings, kept.settings), is_new=False)
 
 
 def lost_before(wanted: Wanted) -> dict[TP, int]:
@@ -106,7 +106,9 @@ def lost_before(wanted: Wanted) -> dict[TP, int]:
 
 
 def note(wanted: Wanted) -> None:
-    """Write down that there is this version, and how it is loaded. Raises MillraceError."""
+    """Write down that there is this version, and how it is loaded, unless it was. Raises MillraceError."""
+    if not wanted.is_new:
+        return
     kept = Version(wanted.load, wanted.name, shaping(wanted.settings), now_ms())
     settings = wanted.settings
     write_register(settings.cluster, settings.prefix, entry("version", wanted.family, wanted.version, value=kept))
@@ -127,7 +129,6 @@ def environment(settings: Settings) -> dict[str, str]:
         "MILLRACE_STATE": str(settings.state_dir),
         "MILLRACE_PREFIX": settings.prefix,
         "MILLRACE_PARTITIONS": str(settings.partitions),
-        "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(os.curdir)])),
     }
 
 

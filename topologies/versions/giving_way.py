@@ -14,9 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from confluent_kafka.admin import OffsetSpec
+
 from streams.admin.connection import Admin
 from streams.admin.groups import committed_offsets, members_of
-from streams.admin.topics import stretches
+from streams.admin.topics import offsets_at
 from streams.errors import MillraceError
 from streams.log import TP
 from tables.read_model import partitions_of
@@ -88,6 +90,11 @@ def source_partitions(group: Group) -> list[TP]:
     return [tp for source in group.sources for tp in partitions_of(source)]
 
 
+def ends_of(admin: Admin, tps: Sequence[TP]) -> dict[TP, int]:
+    """The end offset of each partition. Raises MillraceError."""
+    return {tp: end or 0 for tp, end in offsets_at(admin, tps, OffsetSpec.latest()).items()}
+
+
 def served_group(own: Topology, register: Register) -> str | None:
     """The group of the version that is served; None if that is this one."""
     served = register.served(own.family).version
@@ -140,7 +147,7 @@ class GivingWay:
         if self._group is None or not self._tps:
             return 0.0
         at = time.time()
-        ends = {tp: one.end for tp, one in stretches(self._admin, self._tps).items()}
+        ends = ends_of(self._admin, self._tps)
         return self._behind.look(at, ends, committed_offsets(self._admin, self._group))
 
     def _ask(self) -> None:

@@ -8,12 +8,11 @@ from typing import Final
 
 from streams.admin.connection import Admin
 from streams.admin.groups import committed_offsets, members_of
-from streams.admin.topics import stretches
 from streams.errors import MillraceError
 from streams.kafka_log import KafkaLog
 from topologies.settings import Settings
 from topologies.topology import Topology
-from topologies.versions.giving_way import Behind, source_partitions
+from topologies.versions.giving_way import Behind, ends_of, source_partitions
 from topologies.versions.register import (
     Follower,
     Register,
@@ -85,7 +84,7 @@ def refuse_behind(target: Topology, settings: Settings) -> None:
     behind, deadline, lag = Behind(tps), time.monotonic() + LOOK_S, 0
     while time.monotonic() < deadline:
         at = time.time()
-        ends = {tp: one.end for tp, one in stretches(admin, tps).items()}
+        ends = ends_of(admin, tps)
         committed = committed_offsets(admin, target.name)
         lag = sum(max(0, end - committed.get(tp, 0)) for tp, end in ends.items())
         age_s = behind.look(at, ends, committed)

@@ -98,13 +98,6 @@ class Open:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._stack.close()
 
-    async def retire(self) -> None:
-        """Close once nobody answers from it any more, and when cancelled."""
-        try:
-            await self.views.holders.gone()
-        finally:
-            await self.close()
-
 
 def _views(topology: Topology, settings: Settings, opened: ExitStack) -> Views:
     directory = copy_directory(topology, settings)
@@ -136,6 +129,22 @@ def read_group(topology: Topology) -> Group:
     return Group(topology.name, tuple(topology.sources.values()))
 
 
+def served_last(first: Topology, settings: Settings) -> Topology:
+    """The version that a server of these settings served last; the first one where that is not known."""
+    try:
+        kept = msgspec.json.decode(_file(first, settings).read_bytes(), type=Kept)
+        return load_as(first, kept.name, kept.version, settings)
+    except FileNotFoundError:
+        return first
+    except (OSError, msgspec.DecodeError, MillraceError) as error:
+        logger.warning("%s: the version served last cannot be loaded, it begins with v1: %s", first.name, error)
+        return first
+
+
+def _file(first: Topology, settings: Settings) -> Path:
+    return Path(settings.state_dir) / "versions" / f"{first.name}-views-{settings.views_port}.json"
+
+
 class Host:
     """One topology of a server: what it serves, and what it is moving to. `first` is its first version."""
 
@@ -143,36 +152,26 @@ class Host:
         """Open what was served last, or the first version. Raises StoreLocked, StoreDamaged."""
         self.first = first
         self.settings = settings
-        self.current = Open.of(self._last(), settings)
+        self.current = Open.of(served_last(first, settings), settings)
         self.said = Seen(self.current.version)
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._routed = first.views.keys() | self.current.views.topology.views.keys()
+        # Those that somebody still answers from, and those that are being closed.
+        self._retiring: dict[str, tuple[Open, asyncio.Task[None]]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def family(self) -> str:
         """The topology's name."""
         return self.first.name
 
-    @property
-    def _file(self) -> Path:
-        return Path(self.settings.state_dir) / "versions" / f"{self.family}-views-{self.settings.views_port}.json"
-
-    def _last(self) -> Topology:
-        try:
-            kept = msgspec.json.decode(self._file.read_bytes(), type=Kept)
-            return load_as(self.first, kept.name, kept.version, self.settings)
-        except FileNotFoundError:
-            return self.first
-        except (OSError, msgspec.DecodeError, MillraceError) as error:
-            logger.warning("%s: the version served last cannot be loaded, it begins with v1: %s", self.family, error)
-            return self.first
-
     def _remember(self, register: Register) -> None:
         name = self.current.version
+        file = _file(self.first, self.settings)
         if name == FIRST:
-            self._file.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
             return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._file.write_bytes(msgspec.json.encode(Kept(name, register.known(self.family)[name])))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(msgspec.json.encode(Kept(name, register.known(self.family)[name])))
 
     async def run(self, serving: Serving, watch: Watch) -> None:
         """Serve what the register says, until cancelled.
@@ -202,9 +201,10 @@ class Host:
 
     async def close(self) -> None:
         """Follow no more, and close everything."""
-        for task in tuple(self._retiring):
-            task.cancel()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        for old, task in self._retiring.values():
+            await _cancelled(task)
+            await old.close()
         await self.current.close()
 
     async def _something(self, bell: Bell, moving: "asyncio.Task[None] | None") -> None:
@@ -239,10 +239,8 @@ class Host:
         self._say(wanted, "it is being opened")
         topology = await asyncio.to_thread(load_version, self.first, wanted, self.settings, register)
         self._refuse_alike(topology, serving)
-        new, old = Open.of(topology, self.settings), self.current
+        new, old = await self._opened(topology), self.current
         try:
-            new.follow()
-            new.compute()
             behind = register.served(self.family).behind
             await self._level(new, old, behind=behind)
         except BaseException:
@@ -255,6 +253,8 @@ class Host:
         self._retire(old)
         self._remember(register)
         logger.info("%s: serving %s, no longer %s", self.family, new.version, old.version)
+        if unrouted := sorted(topology.views.keys() - self._routed):
+            logger.warning("%s: %s will be there when the server is started again", self.family, ", ".join(unrouted))
 
     def _refuse_alike(self, topology: Topology, serving: Serving) -> None:
         others = [views for views in serving.now.all if views.topology.family != self.family]
@@ -302,10 +302,28 @@ class Host:
             self._say(new.version, "its background functions have not posted yet")
             await _rung(bell, new)
 
+    async def _opened(self, topology: Topology) -> Open:
+        """A version that follows and computes: one that is not closed yet is taken back."""
+        if topology.version in self._retiring:
+            found, retiring = self._retiring.pop(topology.version)
+            await _cancelled(retiring)
+            return found
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        found = Open.of(topology, self.settings)
+        found.follow()
+        found.compute()
+        return found
+
     def _retire(self, old: Open) -> None:
-        task = asyncio.create_task(old.retire())
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        """Close a version once nobody answers from it any more."""
+        self._retiring[old.version] = old, asyncio.create_task(self._close_when_free(old))
+
+    async def _close_when_free(self, old: Open) -> None:
+        await old.views.holders.gone()
+        del self._retiring[old.version]
+        closing = asyncio.create_task(old.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
 
 def covers(new: Views, old: Views) -> bool:

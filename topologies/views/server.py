@@ -28,7 +28,7 @@ from topologies.views.compressing import compressed
 from topologies.views.cors import ORIGIN, allow, cors
 from topologies.views.explain import explain
 from topologies.views.guard import ACCESS, BODY_BYTES, PUBLIC, SUFFIX, Access, Site, guarded, harden, warn_if_open
-from topologies.views.hosting import Host, read_group
+from topologies.views.hosting import Host, read_group, served_last
 from topologies.views.live import CHANNELS, LIVE, answered, end_streams
 from topologies.views.metrics import METRICS, Metrics, measured, metrics
 from topologies.views.openapi import described, document
@@ -52,7 +52,9 @@ def build_views(topologies: Sequence[Topology], settings: Settings) -> web.Appli
     Raises MillraceError where the topologies do not fit together, and, when started, if a local copy is in use or
     cannot be opened.
     """
-    app = views_app(topologies, Access(settings.read_token, settings.ops_token), origin=settings.cors_origin)
+    access = Access(settings.read_token, settings.ops_token)
+    later = [found for first in topologies if (found := served_last(first, settings)) is not first]
+    app = views_app(topologies, access, origin=settings.cors_origin, later=later)
     app.cleanup_ctx.append(_following(topologies, settings))
     return app
 
@@ -62,10 +64,12 @@ def views_app(
     access: Access | None = None,
     pace: Pace | None = None,
     origin: str | None = None,
+    later: Sequence[Topology] = (),
 ) -> web.Application:
     """The endpoints of the topologies' views, without anything behind them: `attach` it before use.
 
-    `pace` is that of live views; pages of `origin` may read it all.
+    `pace` is that of live views; pages of `origin` may read it all. What `later` versions of the topologies have of
+    other views is there, too, and answers once they are served.
 
     Raises MillraceError for a view whose path is taken or is no path, and for tables of the same name.
     """
@@ -78,6 +82,7 @@ def views_app(
     if origin is not None:
         app[ORIGIN] = origin
     app.on_shutdown.append(end_streams)
+    topologies = [*topologies, *later]
     routes = _routes(topologies)
     tokens = {"read_token": app[ACCESS].read_token is not None, "ops_token": app[ACCESS].ops_token is not None}
     endpoints = described(topologies, routes)
@@ -129,12 +134,15 @@ def _routes(topologies: Sequence[Topology]) -> dict[str, Handler]:
     }
     if handlers.sales_tables(table.name for topology in topologies for table in read_group(topology).tables):
         routes = {"/api/sales": handlers.sales, "/api/sales/top": handlers.top, **routes}
-    taken = {_shape(path) for path in routes}
+    taken, owners = {_shape(path) for path in routes}, dict[str, str]()
     for topology in topologies:
         for path in topology.views:
+            if owners.get(path) == topology.family:
+                continue  # another version has it too
             if _shape(path) in taken or not path.startswith("/"):
                 raise MillraceError(f"a view cannot be served at {path!r}: choose another path, with / at its start")
             taken.add(_shape(path))
+            owners[path] = topology.family
             routes[path] = handlers.custom(topology.family, path)
     # a topology may have a page of its own
     return routes if "/" in routes else {**PAGE, **routes}
