@@ -82,7 +82,7 @@ class MemoryLog:
         """Delete a topic; whoever writes to it next makes it anew, from offset 0."""
         for held in (self._records, self._ends):
             for tp in [tp for tp in held if tp.topic == topic]:
-                del held[tp]  # type: ignore[attr-defined]  # both are dictionaries by partition
+                del held[tp]
 
     async def start_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
         """Always 0: nothing is deleted by age here."""

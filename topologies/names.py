@@ -9,7 +9,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -49,7 +49,8 @@ def holder(path: Path) -> int | None:
     """The process that holds a lock; None if nobody does."""
     try:
         pid = int(path.read_text())
-        os.kill(pid, 0)
+        with suppress(PermissionError):  # somebody else's, and there
+            os.kill(pid, 0)
         with path.open() as file:  # not tried before: a try holds the lock for a moment, and might refuse a worker
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

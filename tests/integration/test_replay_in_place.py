@@ -1,6 +1,7 @@
 """`millrace replay` in place on a real cluster: the tables come back as they were, whatever dies in between."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,12 +11,28 @@ from typing import Any
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
-from fleet import MILLRACE, Fleet, Shop, assert_exact, committed, ends, new_prefix, read_all, wait_applied, wait_until
+from fleet import (
+    MILLRACE,
+    Fleet,
+    Shop,
+    assert_exact,
+    committed,
+    ends,
+    free_port,
+    new_prefix,
+    read_all,
+    wait_applied,
+    wait_until,
+)
 
+from streams.admin.connection import Admin
+from streams.admin.groups import committed_offsets
 from streams.cluster import Cluster
 from streams.log import TP
 from tables.points import REPLAY_POINTS
 from tables.reading import read_cells
+from topologies.demo.client import Client
+from topologies.demo.processes import Children
 from topologies.driver import Driver
 from topologies.names import workers_here
 
@@ -87,22 +104,28 @@ def test_a_replay_killed_at_any_step_goes_on_and_no_worker_counts_wrong_in_betwe
         assert_exact(shop)
 
 
-def test_a_replay_whose_command_and_workers_are_killed_goes_on_where_it_was(kafka: Cluster, tmp_path: Path) -> None:
-    shop, fleet = live(kafka, tmp_path, "torn", 30_000)
+def applied(admin: Admin, shop: Shop) -> int:
+    found = committed_offsets(admin, shop.group.name)
+    return sum(at for tp, at in found.items() if tp.topic == shop.orders)
+
+
+@pytest.mark.parametrize("workers_too", [True, False])
+def test_a_replay_that_is_killed_while_it_rebuilds_goes_on_where_it_was(
+    kafka: Cluster, tmp_path: Path, workers_too: bool
+) -> None:
+    shop, fleet = live(kafka, tmp_path, "torn", 60_000)
     with fleet:
         before = cells(shop)
         command = [sys.executable, "-c", MILLRACE, *REPLAY]
-        running = subprocess.Popen(command, env=fleet.environment(), stdout=subprocess.DEVNULL)
-        partitions = shop.settings.partitions
-        wait_until(
-            lambda: 0 < sum(committed(kafka, shop.group.name, shop.orders, partitions).values()) < shop.sent,
-            "the rebuild is under way",
-            poll_s=0.01,
-        )
-        running.kill()
-        running.wait(10)
-        for pid in workers_here(fleet.state, shop.group.name).values():
-            subprocess.run(["kill", "-9", str(pid)], check=True)
+        journal, admin = fleet.state / shop.group.name / "replay.json", Admin(kafka)
+        with subprocess.Popen(command, env=fleet.environment(), stdout=subprocess.DEVNULL) as running:
+            wait_until(lambda: journal.exists() and "rebuilding" in journal.read_text(), "the tables have begun anew")
+            wait_until(lambda: applied(admin, shop), "the rebuild is under way", poll_s=0.01)
+            running.kill()
+            if workers_too:
+                for pid in workers_here(fleet.state, shop.group.name).values():
+                    os.kill(pid, signal.SIGKILL)
+                assert applied(admin, shop) < shop.sent
         told = done(fleet.run_to_its_end(*REPLAY))
         assert told["resumed"] is True
         assert cells(shop) == before
@@ -186,7 +209,8 @@ def test_what_retention_has_taken_is_told_in_cells_before_anything_is_dropped(ka
     with fleet:
         before, log = cells(shop), read_all(kafka, shop.orders, 4)
         gone = [TopicPartition(shop.orders, p, len(log[p]) // 3) for p in range(2)]
-        for deleted in AdminClient(kafka.librdkafka()).delete_records(gone).values():
+        admin = AdminClient(kafka.librdkafka())
+        for deleted in admin.delete_records(gone).values():
             deleted.result(20)
         refused = fleet.run_to_its_end(*REPLAY)
         assert refused.returncode == 1
@@ -197,3 +221,36 @@ def test_what_retention_has_taken_is_told_in_cells_before_anything_is_dropped(ka
         left = {p: log[p][len(log[p]) // 3 if p < 2 else 0 :] for p in log}
         assert cells(shop) == counted(shop, {TP(shop.orders, p): records for p, records in left.items()})
         assert ends(kafka, shop.orders, 4) == {p: len(records) for p, records in log.items()}
+
+
+def test_a_view_server_that_runs_all_along_says_what_the_new_tables_say_and_nothing_of_the_former(
+    kafka: Cluster, tmp_path: Path
+) -> None:
+    shop, fleet = live(kafka, tmp_path, "seen", 4_000)
+    port = free_port()
+    with fleet, Children(tmp_path / "logs", fleet.environment()) as children:
+        children.start("views", ["views", "--port", str(port), "--state", str(tmp_path / "views")])
+        client = Client(f"http://127.0.0.1:{port}")
+        said = cells(shop)
+        wait_until(lambda: totals(client, said) == placed(said), "the views say what the live run has counted")
+        half = ",".join(f"{p}={end // 2}" for p, end in ends(kafka, shop.orders, 4).items())
+        done(fleet.run_to_its_end("replay", "analytics", "--from", half, "--yes", "--json"))
+        now = cells(shop)
+        assert placed(now) != placed(said)
+        wait_until(lambda: totals(client, said) == placed(now), "the views say what the new tables hold")
+        children.check()
+
+
+def placed(said: dict[tuple[str, int, str], Any]) -> dict[int, int]:
+    """What the tables say of each minute."""
+    return {at: row["placed"] for (table, at, key), row in said.items() if (table, key) == ("sales_by_total", "total")}
+
+
+def totals(client: Client, said: dict[tuple[str, int, str], Any]) -> dict[int, int] | None:
+    """What a view server says of the same minutes; None while it does not answer."""
+    try:
+        rows = {start: client.rows("sales_by_total", start, 60_000) for start in placed(said)}
+    except (OSError, KeyError):
+        return None
+    keyed = {start: {row["key"]: row["values"] for row in found} for start, found in rows.items()}
+    return {start: found["total"]["placed"] for start, found in keyed.items() if "total" in found}

@@ -4,6 +4,7 @@ What follows `replay` is a topology, or one of the commands that work with versi
 command named `BESIDE`, which `topologies.cli.replay_versions` registers; any other to `IN_PLACE`.
 """
 
+import logging
 import os
 import sys
 import time
@@ -16,6 +17,7 @@ from typer.core import TyperGroup
 
 from streams.errors import MillraceError
 from topologies.cli import replay_versions
+from topologies.cli.completing import topologies
 from topologies.cli.ending import ended_by_signals
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.cli.worker import State, TopologyName
@@ -57,6 +59,14 @@ Anew = Annotated[bool, typer.Option("--anew", help="Do not go on with a replay t
 
 class TopologyFirst(TyperGroup):
     """A group whose first argument may be a topology: then the options say which command it is."""
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Topologies first, then the commands that work with versions."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        known = super().shell_complete(ctx, "")
+        named = [type(known[0])(name, help="Build its tables anew.") for name in topologies(incomplete)]
+        return named + [one for one in known if one.value.startswith(incomplete) and " " not in one.value]
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The command that is meant, and what it is given."""
@@ -112,13 +122,17 @@ def in_place(
     from topologies.settings import Settings
 
     install_from(os.environ)
+    # It says of each partition of a new topic that nobody leads it yet, and tries again.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     origin, shown = parse_origin(begin), Console(stderr=True)
     settings = Settings.from_environment(bootstrap=bootstrap, home=home, state_dir=state)
     with ended_by_signals(CTRL_C):
         replay = InPlace(settings, topology, lambda line: shown.print(line, highlight=False, markup=False))
         if dry_run:
-            plan = replay.plan(origin, replay.pending(origin, anew=anew))
-            _print_plan(plan, Console(), json=json)
+            pending = replay.pending(origin, anew=anew)
+            _print_plan(replay.plan(origin, pending), Console(), json=json)
+            for line in _standing(replay, pending is not None):
+                shown.print(line, highlight=False, markup=False)
             return
         with replay.alone():
             pending = replay.pending(origin, anew=anew)
@@ -132,8 +146,12 @@ def in_place(
                 if pending is None and not yes:
                     _ask()
                 replay.reset(plan, stop=stop)
-            with _reporting(plan, shown) as report:
-                rebuilt = replay.rebuild(plan, workers or _workers(settings.partitions), report)
+            try:
+                with _reporting(plan, shown) as report:
+                    rebuilt = replay.rebuild(plan, workers or _workers(settings.partitions), report)
+            except KeyboardInterrupt:
+                shown.print("The same command goes on from here, and so does any worker of the group")
+                raise
     _print_summary(replay, plan, rebuilt, resumed=pending is not None, json=json)
 
 
@@ -149,6 +167,13 @@ def _check(replay: "InPlace", plan: "Plan", *, accept_loss: bool, stop: bool) ->
         )
     if not stop:
         replay.empty(plan, stop=False)
+
+
+def _standing(replay: "InPlace", interrupted: bool) -> Iterator[str]:
+    if interrupted:
+        yield "A replay that was interrupted would go on"
+    if users := replay.users():
+        yield f"In use by {', '.join(users)}: end them first, or give --stop for those of this host"
 
 
 def _ask() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from streams.admin.connection import Admin
+from streams.admin.groups import members_of
 from streams.errors import MillraceError
 from streams.log import TP
 from tables.points import reached
@@ -81,6 +82,10 @@ class InPlace:
         return msgspec.structs.replace(
             made, dropped=dropped, renewed=renewed, losses=first.losses, readers={**first.readers, **made.readers}
         )
+
+    def users(self) -> list[str]:
+        """Who is in the group now."""
+        return [member.name for member in members_of(self.admin, self.topology.name)]
 
     def empty(self, plan: Plan, *, stop: bool) -> None:
         """Return once nobody works with what is to be dropped. Raises MillraceError naming who does."""

@@ -40,7 +40,9 @@ async def find_losses(
 
     Reads the changelogs of those partitions whole. Raises LogError.
     """
-    losses = []
+    losses: list[Loss] = []
+    if not present.intersection([group.progress.name, *(group.changelog(table).name for table in group.tables)]):
+        return losses  # there are no tables yet
     for tp, first in firsts.items():
         known = progress.get(tp)
         since = min([at for name, at in known.since.items() if "." not in name], default=0) if known else 0

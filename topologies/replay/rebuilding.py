@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
@@ -73,6 +73,11 @@ class Watch:
         found = committed_offsets(self.admin, self.group, list(self.targets))
         return {tp: min(max(found.get(tp, 0), self.starts[tp]), end) for tp, end in self.targets.items()}
 
+    def left(self, at: Mapping[TP, int] | None = None) -> dict[TP, tuple[int, int]]:
+        """What is not there yet, from where to where; as of now, or of positions."""
+        found = self.look() if at is None else at
+        return {tp: (found[tp], end) for tp, end in self.targets.items() if found[tp] < end}
+
     def wait(self, check: Callable[[], None], report: Report) -> Course:
         """Return when all targets are reached. `check` raises where nobody works on it any more."""
         at = self.look()
@@ -80,7 +85,7 @@ class Watch:
         first, still_since = None, began[1]
         while True:
             report(at)
-            left = {tp: (at[tp], end) for tp, end in self.targets.items() if at[tp] < end}
+            left = self.left(at)
             if left and time.monotonic() - still_since > STILL_S:
                 still_since = time.monotonic()
                 left = left if asyncio.run(_anything(self.admin, left)) else {}
@@ -102,11 +107,14 @@ def rebuild(
 
     Starts `workers` of the topology `named`, unless some run here already, and ends those that a replay has started.
     """
-    running = workers_here(settings.state_dir, plan.group)
+    running, inner = workers_here(settings.state_dir, plan.group), partitions(concerned(topology).inner)
+    sources = _watch(admin, plan.group, {one.tp: (one.start, one.end) for one in plan.sources})
+    began = time.monotonic()
     with ExitStack() as stack:
         stack.callback(_end_left, settings, plan.group)
         children = stack.enter_context(Children(settings.home / "logs", _environment(settings)))
-        for number in range(0 if running else workers):
+        needed = 0 if running or not (sources.left() or _handed_on(admin, plan.group, inner).left()) else workers
+        for number in range(needed):
             name = f"{OWN}{number}"
             children.start(f"{plan.group}-{name}", ["worker", named, "--name", name])
 
@@ -115,16 +123,22 @@ def rebuild(
             if running and not workers_here(settings.state_dir, plan.group):
                 raise MillraceError("the workers that were building the tables have ended: run this again to go on")
 
-        began = time.monotonic()
-        starts, ends = {one.tp: one.start for one in plan.sources}, {one.tp: one.end for one in plan.sources}
-        course = Watch(admin, plan.group, starts, ends).wait(check, report)
-        inner = partitions(concerned(topology).inner)
+        course = sources.wait(check, report)
         for _ in range(2 if inner else 0):  # what is handed on may be handed on once more
-            handed = {tp: held.end for tp, held in stretches(admin, inner).items()}
-            Watch(admin, plan.group, dict.fromkeys(handed, 0), handed).wait(check, lambda _: None)
+            _handed_on(admin, plan.group, inner).wait(check, lambda _: None)
         seconds = round(time.monotonic() - began, 3)
     events = course.ended[0] - course.began[0]
-    return Rebuilt(events, seconds, round(course.per_s), len(running) or workers)
+    return Rebuilt(events, seconds, round(course.per_s), len(running) or needed)
+
+
+def _watch(admin: Admin, group: str, spans: Mapping[TP, tuple[int, int]]) -> Watch:
+    starts, ends = {tp: start for tp, (start, _) in spans.items()}, {tp: end for tp, (_, end) in spans.items()}
+    return Watch(admin, group, starts, ends)
+
+
+def _handed_on(admin: Admin, group: str, inner: Sequence[TP]) -> Watch:
+    """Of what the group writes for itself, all that is there now."""
+    return _watch(admin, group, {tp: (0, held.end) for tp, held in stretches(admin, inner).items()})
 
 
 async def _anything(admin: Admin, spans: Mapping[TP, tuple[int, int]]) -> bool:

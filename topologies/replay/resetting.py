@@ -1,12 +1,16 @@
 """Dropping the state of a group and beginning it anew: four steps, each of which may be repeated."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException
 
 from streams.admin.connection import Admin
 from streams.admin.resetting import Move, execute
-from streams.admin.topics import delete_topics, stretches, topic_names
+from streams.admin.topics import Stretch, delete_topics, stretches, topic_names
 from streams.errors import MillraceError
 from streams.kafka_log import KafkaLog
 from streams.log import TP, LogError
@@ -18,6 +22,14 @@ from topologies.kept_topics import kept_topics
 from topologies.replay.concerned import concerned, partitions, stores
 from topologies.replay.planning import Plan
 from topologies.topology import Topology
+
+NOT_LED: Final = (
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
+LED_WITHIN_S: Final = 30.0
+POLL_S: Final = 0.1
 
 
 def reset(admin: Admin, topology: Topology, plan: Plan, state_dir: Path) -> None:
@@ -67,12 +79,26 @@ async def _begin(admin: Admin, topology: Topology, starts: Mapping[TP, int], ren
     finally:
         await log.stop()
     changelogs = [TP(name, n) for name in kept_topics(group)[2:] for n in range(group.progress.partitions)]
-    for tp, held in stretches(admin, changelogs).items():
+    for tp, held in _stretches_of_new(admin, changelogs).items():
         if held.end:
             raise MillraceError(
                 f"somebody writes to {tp.topic} while the tables are begun anew: end all workers of {group.name}, "
                 "and run this again"
             )
+
+
+def _stretches_of_new(admin: Admin, tps: Sequence[TP]) -> dict[TP, Stretch]:
+    """Where the partitions of topics that were just made begin and end: brokers lead them a moment later."""
+    until = time.monotonic() + LED_WITHIN_S
+    while True:
+        try:
+            return stretches(admin, tps)
+        except MillraceError as error:
+            cause = error.__cause__
+            code = cause.args[0].code() if isinstance(cause, KafkaException) else None
+            if code not in NOT_LED or time.monotonic() > until:
+                raise
+            time.sleep(POLL_S)
 
 
 def is_begun(admin: Admin, topology: Topology, renewed: int) -> bool:
