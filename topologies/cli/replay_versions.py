@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -11,6 +12,7 @@ import orjson
 import typer
 
 from streams.errors import MillraceError
+from streams.log import LogError
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.loading import OURS
 from topologies.settings import Settings
@@ -158,7 +160,7 @@ def diff(
     settings = Settings.from_environment(bootstrap=bootstrap, home=home)
     pair = [_loaded(name, topology, settings)[1] for name in (one, other)]
     span = (None if begin is None else moment(begin, "--from"), None if until is None else moment(until, "--until"))
-    with Console(stderr=True).status("Reading both versions") as status:
+    with _log_that_answers(), Console(stderr=True).status("Reading both versions") as status:
         found = asyncio.run(
             compare_versions(
                 pair[0],
@@ -176,6 +178,14 @@ def diff(
         _print_comparison(found, one, other)
     if not found.same:
         raise typer.Exit(FOUND)
+
+
+@contextmanager
+def _log_that_answers() -> Iterator[None]:
+    try:
+        yield
+    except LogError as error:
+        raise MillraceError(f"Kafka does not answer: {error}; see `millrace doctor`") from error
 
 
 def _print_comparison(found: "Comparison", one: str, other: str) -> None:
@@ -278,7 +288,7 @@ def _switched(target: "Topology", settings: Settings, behind: bool, wait_s: floa
 
     from topologies.versions.switching import switch
 
-    with Console(stderr=True).status(f"Switching to {target.version}") as status:
+    with _log_that_answers(), Console(stderr=True).status(f"Switching to {target.version}") as status:
 
         def tell(servers: "Mapping[str, Seen]") -> None:
             status.update(", ".join(_server(name, seen) for name, seen in servers.items()) or "no view server runs")

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S: Final = 0.25
 # Whether anybody works for the served version, and which one that is.
-ASK_EVERY_S: Final = 3.0
+ASK_EVERY_S: Final = 5.0
 BOUND_S: Final = 1.5
 FIRST_SHARE: Final = 0.25
 LEAST_SHARE: Final = 0.02

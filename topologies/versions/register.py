@@ -10,21 +10,20 @@ removes it. Times are ms since the epoch, a topology is named by its first versi
   say, and removed when it ends in order.
 """
 
-import asyncio
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
 from streams.cluster import Cluster
-from streams.kafka_log import KafkaLog
-from streams.log import TP, Entry, Log, Record
+from streams.errors import MillraceError
+from streams.log import TP, Entry, Log, LogError, Record
+from streams.producers import Producer
+from streams.rereading import Rereader
 from streams.topics import Topic, ensure_topics, missing_topics
 from topologies.topology import FIRST
-
-T = TypeVar("T")
 
 NAME: Final = "versions"
 # A view server that has not said anything for so long is not there any more.
@@ -185,50 +184,24 @@ class Follower:
 
 
 def read_register(cluster: Cluster, prefix: str) -> Register:
-    """What the topic says now; nothing where there is none. Raises BrokerUnreachable, LogError.
-
-    Not to be called in an event loop.
-    """
-    topic = topic_of(prefix)
+    """What the topic says now; nothing where there is none. Raises MillraceError."""
+    topic, found = topic_of(prefix), Register()
     if missing_topics(cluster, [topic.name]):
-        return Register()
-    return _run(_read(cluster, topic))
-
-
-def _run(coroutine: Coroutine[Any, Any, T]) -> T:
-    # not asyncio.run, which leaves a thread without the loop that Faust asks for afterwards
-    loop = asyncio.new_event_loop()
+        return found
     try:
-        return loop.run_until_complete(coroutine)
-    finally:
-        loop.close()
-
-
-async def _read(cluster: Cluster, topic: Topic) -> Register:
-    log = KafkaLog(cluster, client_id="millrace-versions")
-    await log.start()
-    try:
-        following = Follower(log, topic)
-        await following.read()
-        return following.register
-    finally:
-        await log.stop()
+        with Rereader(cluster) as reader:
+            first, end = reader.bounds(TP(topic.name, 0))
+            for records in reader.read(TP(topic.name, 0), first, end) if first < end else ():
+                found.apply(records)
+    except LogError as error:
+        raise MillraceError(f"what versions there are cannot be read: {error}; see `millrace doctor`") from error
+    return found
 
 
 def write_register(cluster: Cluster, prefix: str, *entries: Entry) -> None:
-    """Write records into the topic, which is made if need be. Raises MillraceError, LogError.
-
-    Not to be called in an event loop.
-    """
+    """Write records into the topic, which is made if need be. Raises MillraceError."""
     topic = topic_of(prefix)
     ensure_topics(cluster, [topic])
-    _run(_write(cluster, topic, entries))
-
-
-async def _write(cluster: Cluster, topic: Topic, entries: Iterable[Entry]) -> None:
-    log = KafkaLog(cluster, client_id="millrace-versions")
-    await log.start()
-    try:
-        await Follower(log, topic).write(*entries)
-    finally:
-        await log.stop()
+    with Producer(cluster) as producer:
+        for key, value, _ in entries:
+            producer.produce(topic.name, key, value, 0)
