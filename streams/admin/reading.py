@@ -1,7 +1,7 @@
 """Records out of a topic: what is there, what comes, from any place; outside any group, or as a member of one."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -11,6 +11,8 @@ from streams.admin.connection import ANSWER_S, Admin, reason
 from streams.admin.topics import partitions_of
 from streams.cluster import Cluster
 from streams.errors import MillraceError
+
+Batches = Generator[list[Message], None, None]
 
 AT_ONCE: Final = 500
 WAIT_S: Final = 0.2
@@ -40,9 +42,7 @@ class Stop:
     idle_s: float | None = None
 
 
-def read(
-    cluster: Cluster, topic: str, begin: Begin, stop: Stop, partitions: Sequence[int] | None = None
-) -> Iterator[list[Message]]:
+def read(cluster: Cluster, topic: str, begin: Begin, stop: Stop, partitions: Sequence[int] | None = None) -> Batches:
     """Records of a topic outside any group, some hundred at a time, in order within a partition.
 
     Raises MillraceError for a topic or partition that is not there, and when the cluster refuses.
@@ -62,9 +62,7 @@ def read(
         consumer.close()
 
 
-def read_as_member(
-    cluster: Cluster, topic: str, group: str, stop: Stop, *, from_beginning: bool = False
-) -> Iterator[list[Message]]:
+def read_as_member(cluster: Cluster, topic: str, group: str, stop: Stop, *, from_beginning: bool = False) -> Batches:
     """Records of a topic as a member of a group, which goes on where it was; its positions are committed.
 
     What was yielded is committed once the next is asked for, so after a crash it comes again. `from_beginning` is for
@@ -93,7 +91,7 @@ def read_as_member(
         consumer.close()
 
 
-def _read(consumer: Consumer, stop: Stop, ends: dict[int, int] | None, member: bool = False) -> Iterator[list[Message]]:
+def _read(consumer: Consumer, stop: Stop, ends: dict[int, int] | None, member: bool = False) -> Batches:
     left, heard, done = stop.records, time.monotonic(), set[int]()
     while left is None or left > 0:
         try:

@@ -74,9 +74,9 @@ def send(
             for record in records:
                 place = partition if partitioner is None else _chosen(partitioner, record.key, len(numbers))
                 producer.produce(topic, record.key, record.value, place, record.headers or None)
-        except BaseException:
+        except MillraceError as error:
             producer.flush()
-            raise
+            raise MillraceError(f"{error} ({landed.records:,} before it were sent)") from error
     return landed
 
 

@@ -25,6 +25,7 @@ EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-c
 NEWEST: Final[OffsetSpec] = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]  # untyped in the library
 LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # untyped in the library
 POLL_S: Final = 0.05
+URL_SAFE: Final = str.maketrans("+/", "-_", "=")
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def _state(found: Any, config: Mapping[str, str]) -> TopicState:
         )
         for one in found.partitions
     )
-    topic_id = None if found.topic_id is None else str(found.topic_id)
+    # librdkafka writes ids in base64's other alphabet than Kafka's own tools and logs do
+    topic_id = None if found.topic_id is None else str(found.topic_id).translate(URL_SAFE)
     return TopicState(found.name, bool(found.is_internal), partitions, topic_id, config)
 
 

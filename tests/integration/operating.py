@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import confluent_kafka
 import pytest
-from fleet import wait_until
 
 from streams.cluster import Cluster
 from topologies.cli import main
@@ -55,26 +54,26 @@ def members(cluster: Cluster, group: str, topic: str, count: int, partitions: in
     names = [f"reader-{number}" for number in range(count)]
     settings = {"group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False, "log_level": 0}
     consumers = [confluent_kafka.Consumer(cluster.librdkafka(**settings, **{"client.id": name})) for name in names]
-    stop = threading.Event()
+    stop, settled = threading.Event(), threading.Event()
 
-    def poll(consumer: confluent_kafka.Consumer) -> None:
+    def poll() -> None:
+        # all in one thread: asking one consumer what it has while another thread polls it can wait for ever
         while not stop.is_set():
-            consumer.poll(0.1)
+            for consumer in consumers:
+                consumer.poll(0.05)
+            shares = [len(one.assignment()) for one in consumers]
+            if sum(shares) == partitions and max(shares) - min(shares) <= 1:
+                settled.set()
+        for consumer in consumers:
+            consumer.close()
 
-    def settled() -> bool:
-        shares = [len(one.assignment()) for one in consumers]
-        return sum(shares) == partitions and max(shares) - min(shares) <= 1
-
-    threads = [threading.Thread(target=poll, args=(one,), daemon=True) for one in consumers]
+    for consumer in consumers:
+        consumer.subscribe([topic])
+    thread = threading.Thread(target=poll)
+    thread.start()
     try:
-        for consumer, thread in zip(consumers, threads, strict=True):
-            consumer.subscribe([topic])
-            thread.start()
-        wait_until(settled, f"{count} members with {partitions} partitions")
+        assert settled.wait(60), f"after 60 s not yet {count} members with {partitions} partitions"
         yield names
     finally:
         stop.set()
-        for thread in threads:
-            thread.join(10)
-        for consumer in consumers:
-            consumer.close()
+        thread.join(30)

@@ -2,18 +2,20 @@
 
 import base64
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from typing import Annotated, Any, Final
 
 import orjson
 import typer
 from confluent_kafka import Message
 
-from streams.admin.reading import Begin, Stop, read, read_as_member
+from streams.admin.reading import Batches, Begin, Stop, read, read_as_member
 from streams.dead_letters import BLOCK, Told, told
 from streams.log import Headers
 from topologies.cli.completing import groups as known_groups
 from topologies.cli.completing import topics as known_topics
+from topologies.cli.ending import ended_by_signals
 from topologies.cli.options import Bootstrap, Home
 from topologies.cli.times import moment_or_ago, shown
 from topologies.settings import Settings
@@ -115,20 +117,13 @@ def _begin(beginning: bool, at: str | None, offset: int | None, last: int | None
     return given[0] if given else None
 
 
-def _print(batches: Iterator[list[Message]], line: Column) -> None:
-    out = sys.stdout.buffer if hasattr(sys.stdout, "buffer") else None
-    try:
+def _print(batches: Batches, line: Column) -> None:
+    out = sys.stdout.buffer
+    # what follows a topic has no other end; leaving a group in order hands its partitions over at once
+    with ended_by_signals(0), closing(batches):
         for messages in batches:
-            lines = b"".join(line(message) + b"\n" for message in messages)
-            if out is None:
-                sys.stdout.write(lines.decode(errors="replace"))
-            else:
-                out.write(lines)
-            sys.stdout.flush()
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    finally:
-        batches.close()  # type: ignore[attr-defined]  # a generator, which disconnects then
+            out.write(b"".join(line(message) + b"\n" for message in messages))
+            out.flush()
 
 
 def _line(columns: str | None, separator: str, json: bool) -> Column:
