@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata
 
 from streams.cluster import Cluster
 from streams.errors import BrokerUnreachable, MillraceError
+from streams.topics import FIRST_CONTACT_S
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -31,7 +32,7 @@ class Admin:
     def metadata(self) -> ClusterMetadata:
         """Brokers and topics as they are now. Raises BrokerUnreachable."""
         try:
-            return self.client.list_topics(timeout=ANSWER_S)
+            return self.client.list_topics(timeout=FIRST_CONTACT_S)
         except KafkaException as error:
             raise BrokerUnreachable(self.cluster.bootstrap) from error
 

@@ -141,7 +141,12 @@ def test_a_reset_wants_one_target(operator: Operator, targets: tuple[str, ...]) 
     operator.run("groups", "reset", "any", *targets, code=2)
 
 
-def test_a_cluster_that_is_away_is_one_line(operator: Operator, capsys: pytest.CaptureFixture[str]) -> None:
-    away = Operator(Cluster("127.0.0.1:1"), capsys)
-    for arguments in (("topics", "list"), ("groups", "describe", "g"), ("topics", "offsets")):
-        assert "127.0.0.1:1" in away.refuses(*arguments)
+def test_somebody_elses_topic_of_that_name_does_not_count(operator: Operator) -> None:
+    topic, group = with_records(operator), fresh("others")
+    ensure_topics(operator.cluster, [Topic(progress_topic(group), partitions=1)])
+    operator.run("groups", "reset", group, "--topic", topic, "--to-latest", "--execute")
+    assert committed(operator, group) == {0: 4, 1: 4, 2: 4}
+
+
+def test_a_cluster_that_is_away_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "127.0.0.1:1" in Operator(Cluster("127.0.0.1:1"), capsys).refuses("topics", "list")

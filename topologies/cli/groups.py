@@ -9,7 +9,7 @@ import typer
 from streams.admin.connection import Admin
 from streams.admin.groups import GroupState, Member, Position, describe_group, list_groups
 from streams.admin.resetting import Move, Target, execute, plan
-from streams.admin.topics import topic_names
+from streams.admin.topics import describe_topics, topic_names
 from streams.errors import MillraceError
 from topologies.cli.completing import groups as known_groups
 from topologies.cli.options import Bootstrap, Home, Json
@@ -120,7 +120,11 @@ def progress_topic(group: str) -> str:
 
 def keeps_own_positions(admin: Admin, group: str) -> bool:
     """Whether a group's tables say themselves what they contain, so that its offsets alone must not be set."""
-    return progress_topic(group) in topic_names(admin)
+    name = progress_topic(group)
+    if name not in topic_names(admin):
+        return False
+    # somebody else's topic may be called so; what says the newest position of each partition is compacted
+    return describe_topics(admin, [name])[0].config.get("cleanup.policy") == "compact"
 
 
 def _target(earliest: bool, latest: bool, at: str | None, offset: int | None, shift: int | None) -> Target:
