@@ -199,7 +199,7 @@ def _is_planted(cell: Mapping[str, Any]) -> bool:
     if (cell["table"], cell["key"], cell["columns"]) != (TABLE, KEY, ["units"]):
         return False
     more: int = cell["other"]["units"] - cell["one"]["units"]
-    return more == PIECES * cell["one"]["orders"] > 0
+    return bool(more == PIECES * cell["one"]["orders"] > 0)
 
 
 def _switch(running: Demo, rate: float, done: Done) -> dict[str, Any]:

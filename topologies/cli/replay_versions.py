@@ -87,7 +87,7 @@ def build(
             f"{tp.topic}\\[{tp.partition}] begins at offset {first:,}: {version} will not have what was before",
             soft_wrap=True,
         )
-    building.note(wanted)
+    building.begin(wanted)
     logs = settings.home / "logs"
     console.print(f"Building {version} of {topology} as group {wanted.topology.name}; logs in {logs}", soft_wrap=True)
     with ended_by_signals(0), Children(logs, building.environment(settings)) as children:

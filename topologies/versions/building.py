@@ -3,6 +3,7 @@
 What it takes is checked before anything is written. Started again, it goes on from where it was.
 """
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from streams.admin.connection import Admin
 from streams.admin.groups import committed_offsets
 from streams.admin.topics import Stretch, stretches
 from streams.errors import MillraceError
-from streams.log import TP
+from streams.log import TP, LogError
 from streams.topics import missing_topics
 from topologies.demo.processes import Children
+from topologies.kept_topics import ensure_all
 from topologies.loading import load_topology
 from topologies.settings import Settings
 from topologies.topology import FIRST, Topology
@@ -25,6 +27,7 @@ from topologies.versions.register import Version, entry, now_ms, read_register, 
 
 CAUGHT_UP_S: Final = 2.0
 LOOK_EVERY_S: Final = 0.25
+SILENT_S: Final = 15.0
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,12 @@ def lost_before(wanted: Wanted) -> dict[TP, int]:
     return {tp: one.first for tp, one in stretches(Admin(wanted.settings.cluster), shared).items() if one.first}
 
 
-def note(wanted: Wanted) -> None:
-    """Write down that there is this version, and how it is loaded, unless it was. Raises MillraceError."""
+def begin(wanted: Wanted) -> None:
+    """Make its topics, and write down that there is this version and how it is loaded. Raises MillraceError."""
+    try:
+        asyncio.run(ensure_all(wanted.settings.cluster, wanted.topology))
+    except LogError as error:
+        raise MillraceError(f"its topics cannot be looked at: {error}; see `millrace doctor`") from error
     if not wanted.is_new:
         return
     kept = Version(wanted.load, wanted.name, shaping(wanted.settings), now_ms())
@@ -133,17 +140,18 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def watch(wanted: Wanted) -> Iterator[Standing]:
-    """How far the version is, again and again. Raises MillraceError."""
+    """How far the version is, again and again. Raises MillraceError for a cluster that does not say so for a while."""
     admin, tps = Admin(wanted.settings.cluster), source_partitions(wanted.topology.group)
-    behind = Behind(tps)
-    waiting = missing_topics(wanted.settings.cluster, {tp.topic for tp in tps})
-    while waiting:  # its own, which its workers are about to make
-        time.sleep(LOOK_EVERY_S)
-        yield Standing({}, {}, None)
-        waiting = missing_topics(wanted.settings.cluster, waiting)
+    behind, heard = Behind(tps), time.monotonic()
     while True:
         at = time.time()
-        held = stretches(admin, tps)
-        committed = committed_offsets(admin, wanted.topology.name)
-        yield Standing(held, committed, behind.look(at, {tp: one.end for tp, one in held.items()}, committed))
+        try:
+            held = stretches(admin, tps)
+            committed = committed_offsets(admin, wanted.topology.name)
+        except MillraceError:  # leaders of topics that were just made are not known everywhere
+            if time.monotonic() - heard > SILENT_S:
+                raise
+        else:
+            heard = time.monotonic()
+            yield Standing(held, committed, behind.look(at, {tp: one.end for tp, one in held.items()}, committed))
         time.sleep(LOOK_EVERY_S)

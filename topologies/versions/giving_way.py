@@ -14,11 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from confluent_kafka.admin import OffsetSpec
-
 from streams.admin.connection import Admin
 from streams.admin.groups import committed_offsets, members_of
-from streams.admin.topics import offsets_at
+from streams.admin.topics import LATEST, offsets_at
 from streams.errors import MillraceError
 from streams.log import TP
 from tables.read_model import partitions_of
@@ -92,7 +90,7 @@ def source_partitions(group: Group) -> list[TP]:
 
 def ends_of(admin: Admin, tps: Sequence[TP]) -> dict[TP, int]:
     """The end offset of each partition. Raises MillraceError."""
-    return {tp: end or 0 for tp, end in offsets_at(admin, tps, OffsetSpec.latest()).items()}
+    return {tp: end or 0 for tp, end in offsets_at(admin, tps, LATEST).items()}
 
 
 def served_group(own: Topology, register: Register) -> str | None:
