@@ -1,10 +1,13 @@
 """`millrace produce` and `millrace consume`: what is typed is what is read."""
 
 import io
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from fleet import MILLRACE
 from operating import Operator, fresh
 
 from streams.cluster import Cluster
@@ -123,6 +126,24 @@ def test_a_group_goes_on_where_it_was(operator: Operator, topic: str) -> None:
     second = operator.records(topic, "--group", group, "--to-end")
     assert sorted(int(record["value"]) for record in first + second) == list(range(9))
     assert operator.records(topic, "--group", group, "--to-end") == []
+
+
+def test_one_that_follows_ends_in_order_and_leaves_the_group(operator: Operator, topic: str) -> None:
+    group = fresh("followers")
+    where = ("--bootstrap", operator.cluster.bootstrap)
+    command = [sys.executable, "-c", MILLRACE, "consume", topic, "--group", group, "--from-beginning", *where]
+    operator.run("produce", topic, "user-1:1", "user-2:2")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as following:
+        try:
+            assert following.stdout is not None
+            assert sorted(following.stdout.readline().split()[-1] for _ in range(2)) == ["1", "2"]
+            following.send_signal(signal.SIGINT)
+            assert following.communicate(timeout=30) == ("", "Stopped.\n")
+            assert following.returncode == 0
+        finally:
+            following.kill()
+    (found,) = operator.json("groups", "describe", group)["groups"]
+    assert (found["state"], found["lag"]) == ("EMPTY", 0)
 
 
 def test_a_dead_letter_is_read_with_its_reason(operator: Operator, topic: str) -> None:
