@@ -135,11 +135,11 @@ def answers(url: str) -> bool:
         return False
 
 
-async def probe(running: Demo, seconds: float) -> list[float]:
-    """Seconds from produce to answer of one order each 100 ms."""
+async def probe(running: Demo, seconds: float, name: str = "probe") -> list[float]:
+    """Seconds from produce to answer of one order each 100 ms; another time it needs another name."""
     probes: list[asyncio.Task[float]] = []
     async with aiohttp.ClientSession(running.client.url) as session:
-        async for region, sent in _sent(running, seconds):
+        async for region, sent in _sent(running, seconds, name):
             probes.append(asyncio.create_task(_shows(session, region, sent)))
         return await asyncio.gather(*probes)
 
@@ -171,15 +171,15 @@ async def probe_live(running: Demo, seconds: float) -> list[float]:
         await asyncio.gather(following, return_exceptions=True)
 
 
-async def _sent(running: Demo, seconds: float) -> AsyncIterator[tuple[str, float]]:
+async def _sent(running: Demo, seconds: float, name: str = "probe") -> AsyncIterator[tuple[str, float]]:
     """Send an order each 100 ms; yields its region, and when it was handed over (of perf_counter)."""
     settings = running.settings
     producer = Producer(settings.cluster, **{"linger.ms": LINGER_MS})
     began = time.monotonic()
     for number in range(round(seconds / PROBE_EVERY_S)):
         await asyncio.sleep(max(0.0, began + number * PROBE_EVERY_S - time.monotonic()))
-        region = f"probe-{number}"
-        order = OrderEvent(f"probe-{number}", number, 1, region=region)
+        region = f"{name}-{number}"
+        order = OrderEvent(region, number, 1, region=region)
         sent = time.perf_counter()
         producer.produce(settings.prefix + ORDER_EVENTS.name, user_key(number), encode(order))
         yield region, sent

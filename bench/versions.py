@@ -158,7 +158,7 @@ def _build(running: Demo, version: str, options: list[str]) -> dict[str, Any]:
     building.start()
     times: list[float] = []
     while building.is_alive() or not times:
-        times += asyncio.run(probe(running, 2.0))
+        times += asyncio.run(probe(running, 5.0, f"{version}-{len(times)}"))
     building.join()
     if not told:
         raise MillraceError(f"{version} could not be built; see the logs in {running.children.directory}")

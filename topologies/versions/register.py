@@ -73,7 +73,9 @@ _KINDS: Final[Mapping[str, Any]] = {"version": Version, "served": Served, "serve
 
 def topic_of(prefix: str) -> Topic:
     """The topic of an installation."""
-    return Topic(prefix + NAME, key="JSON list", partitions=1, retention_s=None, cleanup="compact")
+    # everybody reads it whole, and Kafka compacts only segments that are full
+    config = {"segment.bytes": str(1 << 20), "segment.ms": "3600000"}
+    return Topic(prefix + NAME, key="JSON list", partitions=1, retention_s=None, cleanup="compact", config=config)
 
 
 @dataclass

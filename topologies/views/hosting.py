@@ -225,8 +225,9 @@ class Host:
                 await self._moved(wanted, serving, watch.register)
                 watch.news.tell()
                 return
-            except (MillraceError, ImportError, ValueError, TypeError, OSError) as error:
-                said = f"it cannot be served: {error}"
+            except Exception as error:  # what a version is made of may raise anything
+                told = str(error) if isinstance(error, MillraceError) else repr(error)
+                said = f"it cannot be served: {told}"
                 if said != self.said.waiting:
                     logger.warning("%s stays at %s: %s %s", self.family, self.current.version, wanted, said)
                 self._say(wanted, said)
