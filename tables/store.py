@@ -238,15 +238,15 @@ def _open(path: Path, tables: Sequence[str]) -> Rdict:
         text = str(error).splitlines()[0]
         if "While lock file" in text or "lock hold by" in text:
             raise StoreLocked(f"state directory {path} is open in another process") from error
-        if any(reason in text for reason in UNWRITABLE):
-            raise StoreFailed(
-                f"state directory {path} cannot be written ({text}): make it writable and start again, or give "
-                "another with --state or MILLRACE_STATE; nothing is lost"
-            ) from error
-        raise _damaged(path, text) from error
+        raise _refused(path, text) from error
 
 
-def _damaged(path: Path, text: str) -> StoreDamaged:
+def _refused(path: Path, text: str) -> StoreFailed | StoreDamaged:
+    if any(reason in text for reason in UNWRITABLE):
+        return StoreFailed(
+            f"state directory {path} cannot be written ({text}): make it writable and start again, or give "
+            "another with --state or MILLRACE_STATE; nothing is lost"
+        )
     return StoreDamaged(
         f"state directory {path} cannot be opened ({text}); delete it and start again: "
         "the state is restored from the changelogs"
@@ -262,9 +262,9 @@ def _metas(db: Rdict, prefix: str) -> Iterator[tuple[str, bytes]]:
 
 
 def metas_of(path: Path, prefix: str) -> dict[str, bytes]:
-    """The meta data of a store whose names begin so, also while another process has it open; nothing is written.
+    """The meta data of a store whose names begin so, also while another process has it open; none of it is changed.
 
-    Raises `StoreDamaged`.
+    Raises `StoreDamaged`, and `StoreFailed` where the directory cannot be written: RocksDB wants that even so.
     """
     try:
         families = {name: Options(raw_mode=True) for name in Rdict.list_cf(str(path))}
@@ -275,7 +275,7 @@ def metas_of(path: Path, prefix: str) -> dict[str, bytes]:
             access_type=AccessType.read_only(),
         )
     except Exception as error:
-        raise _damaged(path, str(error).splitlines()[0]) from error
+        raise _refused(path, str(error).splitlines()[0]) from error
     try:
         return dict(_metas(opened, prefix))
     finally:

@@ -4,6 +4,7 @@ Lag is the end offset less the committed one, as Kafka's own tools define it; a 
 committed has none.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +18,12 @@ from streams.errors import MillraceError
 from streams.log import TP
 
 GONE: Final = (KafkaError.GROUP_ID_NOT_FOUND,)
+PASSING: Final = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
+POLL_S: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,16 @@ def no_group(name: str) -> MillraceError:
 
 def members_of(admin: Admin, name: str) -> tuple[Member, ...]:
     """Who is in a group now; nobody where there is none. Raises MillraceError."""
-    return _members(_described(admin, [name]).get(name))
+    return members_and_state(admin, name)[0]
+
+
+def members_and_state(admin: Admin, name: str) -> tuple[tuple[Member, ...], str]:
+    """Who is in a group now, and its state; nobody and DEAD where there is none. Raises MillraceError.
+
+    Only in a group that is STABLE is what members have shared out among those who are there.
+    """
+    found = _described(admin, [name]).get(name)
+    return _members(found), "DEAD" if found is None else state_of(found)
 
 
 def committed_offsets(admin: Admin, name: str, tps: Sequence[TP] | None = None) -> dict[TP, int]:
@@ -144,15 +160,23 @@ def state_of(found: ConsumerGroupDescription) -> str:
 
 
 def _described(admin: Admin, names: Sequence[str]) -> dict[str, ConsumerGroupDescription]:
-    found = {}
-    for name, future in (
-        admin.client.describe_consumer_groups(list(names), request_timeout=ANSWER_S) if names else {}
-    ).items():
-        try:
-            found[name] = future.result(ANSWER_S)
-        except KafkaException as failure:
-            if failure.args[0].code() not in GONE:
-                raise MillraceError(f"group {name!r} cannot be described: {reason(failure)}") from failure
+    """Those of the groups that there are. A coordinator that has just come up is waited for."""
+    found: dict[str, ConsumerGroupDescription] = {}
+    left, deadline = list(names), time.monotonic() + ANSWER_S
+    while left:
+        asked = admin.client.describe_consumer_groups(left, request_timeout=ANSWER_S)
+        left = []
+        for name, future in asked.items():
+            try:
+                found[name] = future.result(ANSWER_S)
+            except KafkaException as failure:
+                code = failure.args[0].code()
+                if code in PASSING and time.monotonic() < deadline:
+                    left.append(name)
+                elif code not in GONE:
+                    raise MillraceError(f"group {name!r} cannot be described: {reason(failure)}") from failure
+        if left:
+            time.sleep(POLL_S)
     return found
 
 

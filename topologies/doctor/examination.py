@@ -1,7 +1,7 @@
 """A whole examination, part after part: each says what it finds, and one that fails leaves the others to go on."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,10 +12,11 @@ from streams.errors import MillraceError
 from topologies.doctor import brokers, clock, groups, machine, ports, state, topics
 from topologies.doctor.finding import Finding, Report, Said, Skipped
 from topologies.doctor.groups import Look
-from topologies.doctor.patient import Patient
+from topologies.doctor.patient import Patient, in_all_versions
 from topologies.doctor.state import Kept
 from topologies.kept_topics import kept_topics
 from topologies.settings import Settings
+from topologies.versions.register import read_register
 
 Tell = Callable[[str], object]
 
@@ -45,7 +46,8 @@ class Examination:
         found = brokers.look(self.cluster, Broker(self.settings.home).status())
         self._said += found.said
         if found.reachable is None:
-            self._state({}, {})
+            names = [one.name for one in (*self.named, *self.others)]
+            self._part("state", "the state directory", partial(self._state, names, {}, {}))
         else:
             self._part("topics", "topics, groups and lag", partial(self._cluster, found.reachable, found.nodes))
         self._part("views", "the view server's port", partial(ports.look, self.settings))
@@ -59,16 +61,17 @@ class Examination:
             self._said.append(Skipped(check, str(error)))
 
     def _cluster(self, admin: Admin, nodes: int) -> Iterator[Said]:
-        everybody = [*self.named, *self.others]
+        named, others = self._versions(admin.cluster)
+        everybody = [*named, *others]
         found = topics.ask(admin, everybody)
         names = [one.name for one in everybody]
         looks = groups.look_twice(admin, names, self.wait_s)
         ran = [one.name for one in everybody if _has_run(one, found, looks[one.name][1])]
-        running = [one for one in everybody if one in self.named or one.name in ran]
-        if idle := [one.name for one in self.others if one.name not in ran]:
+        running = [one for one in everybody if one in named or one.name in ran]
+        if idle := [one.name for one in others if one.name not in ran]:
             yield Skipped("topics", f"no worker of {', '.join(idle)} has ever run here")
         members = {name: len(look.group.members) if look.group else 0 for name, (_, look) in looks.items()}
-        kept = self._state(members, found.ids)
+        kept = yield from self._state(names, members, found.ids)
         for one in running:
             if one.name in ran:
                 yield from topics.look(one, found, nodes)
@@ -80,14 +83,19 @@ class Examination:
         sources = {name for one in running for name in one.sources}
         yield from clock.records_ahead(admin, sources, found, time.time() * 1000)
 
-    def _state(self, members: Mapping[str, int], topic_ids: Mapping[str, str]) -> list[Kept]:
-        self.tell("the state directory")
+    def _versions(self, cluster: Cluster) -> tuple[list[Patient], list[Patient]]:
+        register = read_register(cluster, self.settings.prefix)
+        named, others = (in_all_versions(some, register, self.settings) for some in (self.named, self.others))
+        return named, others
+
+    def _state(
+        self, names: Sequence[str], members: Mapping[str, int], topic_ids: Mapping[str, str]
+    ) -> Generator[Said, None, list[Kept]]:
         directory = self.settings.state_dir
-        names = [one.name for one in (*self.named, *self.others)]
-        self._said += state.writable(directory, names)
+        yield from state.writable(directory, names)
         kept = [one for name in names for one in state.stores(directory, name)]
-        self._said += state.locks(kept, members)
-        self._said += state.contents(kept, topic_ids, directory)
+        yield from state.locks(kept, members)
+        yield from state.contents(kept, topic_ids, directory)
         return kept
 
 

@@ -16,7 +16,7 @@ import msgspec
 import psutil
 
 from tables import progress as progress_records
-from tables.store import StoreDamaged, metas_of
+from tables.store import StoreDamaged, StoreFailed, metas_of
 from topologies.doctor.finding import Finding, Fine, Said
 
 # What F_GETLK takes and fills in: `struct flock` begins with type and whence, on macOS and BSD it ends with them.
@@ -105,12 +105,10 @@ def writable(state_dir: Path, groups: Sequence[str]) -> Iterator[Said]:
         made: list[Said] = [Fine("state", f"{state_dir} will be made by the first worker")]
         yield from _refused(nearest, state_dir) or made
         return
-    refused: list[Said] = [
-        finding
-        for path in (state_dir, *(state_dir / group for group in groups))
-        if path.exists()
-        for finding in _refused(path, state_dir)
-    ]
+    refused: list[Said] = list(_refused(state_dir, state_dir))
+    for group in groups if not refused else ():
+        if (state_dir / group).exists():
+            refused += _refused(state_dir / group, state_dir)
     yield from refused or [Fine("state", f"{state_dir} can be written")]
 
 
@@ -171,6 +169,8 @@ def contents(kept: Sequence[Kept], topic_ids: Mapping[str, str], state_dir: Path
     for one in kept:
         try:
             metas = metas_of(one.path, PROGRESS)
+        except StoreFailed:
+            continue  # that the directory cannot be written is told already
         except StoreDamaged as error:
             if one.holder is None:  # files come and go under whoever has it open
                 yield Finding("state", "state-damaged", "error", str(error).partition(";")[0], f"rm -r {one.path}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from streams.admin.connection import Admin
-from streams.admin.groups import members_of
+from streams.admin.groups import members_and_state
 from streams.errors import MillraceError
 
 POLL_S: Final = 0.1
@@ -17,14 +17,15 @@ SETTLED_S: Final = 60.0
 class Ownership:
     """Each member of the group by its name, with its partitions in order; of an idle one they are none.
 
-    While partitions are shared out anew, the broker tells of members without any.
+    While they are shared out anew (``stable`` is false), the broker still tells of the shares of before.
     """
 
     owners: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    stable: bool = True
 
     def complete(self, partitions: int) -> bool:
-        """Whether every partition has one owner."""
-        return sorted(one for owned in self.owners.values() for one in owned) == list(range(partitions))
+        """Whether every partition has one owner, and all agree on that."""
+        return self.stable and sorted(one for owned in self.owners.values() for one in owned) == list(range(partitions))
 
     @property
     def idle(self) -> tuple[str, ...]:
@@ -43,8 +44,9 @@ class Ownership:
 
 def ask(admin: Admin, group: str) -> Ownership:
     """Ask the broker. Raises MillraceError."""
-    members = members_of(admin, group)
-    return Ownership({one.client: tuple(sorted(tp.partition for tp in one.partitions)) for one in members})
+    members, state = members_and_state(admin, group)
+    owners = {one.client: tuple(sorted(tp.partition for tp in one.partitions)) for one in members}
+    return Ownership(owners, stable=state == "STABLE")
 
 
 def settled(
