@@ -172,6 +172,8 @@ def diff(
                 tell=lambda records: status.update(f"Reading both versions: {records:,} records"),
             )
         )
+    if found.same and not any(table.windows for table in found.tables):
+        raise MillraceError(f"no window is closed in both {one} and {other} yet, so nothing was compared")
     if json:
         typer.echo(orjson.dumps({"one": one, "other": other, "same": found.same, **asdict(found)}))
     else:
@@ -215,8 +217,7 @@ def _print_comparison(found: "Comparison", one: str, other: str) -> None:
     for note in found.notes:
         typer.echo(f"note: {note}")
     closed = sum(table.cells[0] for table in found.tables)
-    typer.echo("" if rows else "nothing to compare")
-    typer.echo(f"{found.differing:,} cells differ" if found.differing else f"all {closed:,} closed cells agree")
+    typer.echo(f"\n{found.differing:,} cells differ" if found.differing else f"\nall {closed:,} closed cells agree")
 
 
 def _span(table: "Compared") -> list[str | None]:
