@@ -34,7 +34,7 @@ def owners_by(cluster: Cluster, group: str) -> dict[str, list[int]]:
     admin = AdminClient(cluster.librdkafka())
     described = admin.describe_consumer_groups([group])[group].result(20)
     assert described.state.name == "STABLE"
-    owned = defaultdict(list)
+    owned: dict[str, list[int]] = defaultdict(list)
     for member in described.members:
         owned[member.client_id] += sorted(tp.partition for tp in member.assignment.topic_partitions)
     return dict(owned)

@@ -9,7 +9,7 @@ from confluent_kafka.admin import ConfigResource, ResourceType
 from streams.admin.connection import Admin, answers
 from streams.admin.topics import PartitionState, TopicState, describe_topics, stretches
 from streams.log import TP
-from streams.topics import Topic
+from streams.topics import Topic, topic_ids
 from topologies.doctor.finding import Finding, Fine, Said
 from topologies.doctor.patient import Patient
 from topologies.kept_topics import kept_topics
@@ -19,16 +19,15 @@ MIN_IN_SYNC: Final = "min.insync.replicas"
 
 @dataclass(frozen=True)
 class Topics:
-    """The topics that some topologies declare and the cluster has; ``written`` are those with records."""
+    """The topics that some topologies declare and the cluster has; ``written`` are those with records.
+
+    ``ids`` are in the form in which tables keep them, where the cluster has ids.
+    """
 
     present: Mapping[str, TopicState]
     min_in_sync: Mapping[str, int]
     written: frozenset[str]
-
-    @property
-    def ids(self) -> dict[str, str]:
-        """Each topic's id, where the cluster has ids."""
-        return {name: state.topic_id for name, state in self.present.items() if state.topic_id is not None}
+    ids: Mapping[str, str]
 
 
 def ask(admin: Admin, patients: Iterable[Patient]) -> Topics:
@@ -38,7 +37,7 @@ def ask(admin: Admin, patients: Iterable[Patient]) -> Topics:
     present = {one.name: one for one in describe_topics(admin, wanted)}
     led = [TP(name, one.partition) for name, state in present.items() for one in state.partitions if _led(one)]
     written = frozenset(tp.topic for tp, held in stretches(admin, led).items() if held.end)
-    return Topics(present, _min_in_sync(admin, wanted), written)
+    return Topics(present, _min_in_sync(admin, wanted), written, topic_ids(admin.cluster, wanted))
 
 
 def _led(partition: PartitionState) -> bool:
