@@ -11,9 +11,10 @@ from topologies.cli import main
 from topologies.cli.commands import COMMANDS, STORY
 
 # What follows `replay` is a topology, and the options say which of two commands that is.
-TYPED: dict[tuple[str, ...], list[str]] = dict.fromkeys(
-    [("replay", "TOPOLOGY --from"), ("replay", "TOPOLOGY --as")], ["replay", "analytics"]
-)
+TYPED: dict[tuple[str, ...], list[str]] = {
+    ("replay", "TOPOLOGY --from"): ["replay", "analytics"],
+    ("replay", "TOPOLOGY --as"): ["replay", "analytics"],
+}
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], Any]]:

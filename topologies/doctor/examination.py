@@ -58,7 +58,8 @@ class Examination:
         try:
             self._said += look()
         except MillraceError as error:
-            self._said.append(Skipped(check, str(error)))
+            what = f"{what} could not be looked at: {error}"
+            self._said.append(Finding(check, "not-examined", "error", what, "millrace doctor    # once more"))
 
     def _cluster(self, admin: Admin, nodes: int) -> Iterator[Said]:
         named, others = self._versions(admin.cluster)
