@@ -1,4 +1,4 @@
-"""`millrace doctor` on groups, records and brokers that are not well, without a worker of ours: real members and logs."""
+"""`millrace doctor` on groups, records and brokers that are not well, without a worker: real members and logs."""
 
 import threading
 import time
