@@ -19,7 +19,6 @@ from typing import Any, Final
 import orjson
 
 from streams.admin.connection import Admin
-from streams.admin.groups import committed_offsets
 from streams.errors import MillraceError
 from streams.kafka_log import KafkaLog
 from streams.log import TP, Record
@@ -30,9 +29,11 @@ from streams.topics import ORDER_EVENTS, ensure_topics
 from tables.reading import read_cells
 from topologies.demo.processes import MILLRACE
 from topologies.names import workers_here
+from topologies.replay.concerned import partitions
 from topologies.replay.origin import EARLIEST, parse_origin
 from topologies.replay.planning import make_plan
-from topologies.replay.rebuilding import rebuild
+from topologies.replay.rebuilding import Committed, rebuild
+from topologies.replay.resetting import commit
 from topologies.sales import own_topic, sales_topology
 from topologies.settings import Settings
 
@@ -99,6 +100,7 @@ class Run:
         """A worker that has never run catches up with the topic; watched as a replay is."""
         admin, topology = Admin(self.settings.cluster), sales_topology(self.settings)
         plan = make_plan(admin, topology, parse_origin(EARLIEST), self.settings.state_dir)
+        commit(admin, plan.group, {one.tp: one.start for one in plan.sources})
         return asdict(rebuild(admin, topology, plan, self.settings, NAMED, 1, lambda _: None))
 
     def replay(self) -> dict[str, Any]:
@@ -111,13 +113,14 @@ class Run:
 
     def kill_in_the_middle(self) -> float:
         """Begin a replay, kill the command and its workers; returns how far it was, of 1."""
-        admin, group = Admin(self.settings.cluster), sales_topology(self.settings).name
-        before = sum(_of_sources(committed_offsets(admin, group), self.settings).values())
+        group, orders = sales_topology(self.settings).name, own_topic(ORDER_EVENTS, self.settings)
+        committed = Committed(self.settings.cluster, group)
         running = subprocess.Popen(self._command(), env=self._variables(), stderr=subprocess.DEVNULL)
         dropped, until = False, time.monotonic() + GIVE_UP_S
         while True:
-            done = sum(_of_sources(committed_offsets(admin, group), self.settings).values())
-            dropped |= done < before / 2
+            found = committed.ask(partitions([orders]))
+            done = sum((found or {}).values())
+            dropped |= found is not None and done < KILL_FROM * self.events
             if dropped and done >= KILL_FROM * self.events:
                 break
             if running.poll() is not None or time.monotonic() > until:
@@ -127,6 +130,7 @@ class Run:
         for pid in workers_here(self.settings.state_dir, group).values():
             os.kill(pid, signal.SIGKILL)
         running.wait()
+        committed.close()
         return done / self.events
 
     def _command(self) -> list[str]:
@@ -162,11 +166,6 @@ async def _cells(settings: Settings) -> Cells:
 
 def _differing(a: Cells, b: Cells) -> int:
     return sum(a.get(cell) != b.get(cell) for cell in a.keys() | b.keys())
-
-
-def _of_sources(offsets: Mapping[TP, int], settings: Settings) -> dict[TP, int]:
-    topic = own_topic(ORDER_EVENTS, settings).name
-    return {tp: offset for tp, offset in offsets.items() if tp.topic == topic}
 
 
 def _variables(settings: Settings) -> dict[str, str]:

@@ -109,9 +109,9 @@ def applied(admin: Admin, shop: Shop) -> int:
     return sum(at for tp, at in found.items() if tp.topic == shop.orders)
 
 
-@pytest.mark.parametrize("workers_too", [True, False])
-def test_a_replay_that_is_killed_while_it_rebuilds_goes_on_where_it_was(
-    kafka: Cluster, tmp_path: Path, workers_too: bool
+@pytest.mark.parametrize("how", ["all are killed", "the command is killed", "Ctrl-C"])
+def test_a_replay_that_is_ended_while_it_rebuilds_goes_on_where_it_was(
+    kafka: Cluster, tmp_path: Path, how: str
 ) -> None:
     shop, fleet = live(kafka, tmp_path, "torn", 60_000)
     with fleet:
@@ -121,8 +121,12 @@ def test_a_replay_that_is_killed_while_it_rebuilds_goes_on_where_it_was(
         with subprocess.Popen(command, env=fleet.environment(), stdout=subprocess.DEVNULL) as running:
             wait_until(lambda: journal.exists() and "rebuilding" in journal.read_text(), "the tables have begun anew")
             wait_until(lambda: applied(admin, shop), "the rebuild is under way", poll_s=0.01)
+            if how == "Ctrl-C":
+                running.send_signal(signal.SIGINT)
+                assert running.wait(30) == 130
+                assert workers_here(fleet.state, shop.group.name) == {}
             running.kill()
-            if workers_too:
+            if how == "all are killed":
                 for pid in workers_here(fleet.state, shop.group.name).values():
                     os.kill(pid, signal.SIGKILL)
                 assert applied(admin, shop) < shop.sent

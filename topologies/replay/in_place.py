@@ -23,6 +23,7 @@ from topologies.replay.rebuilding import Rebuilt, rebuild
 from topologies.replay.resetting import is_begun, reset
 from topologies.settings import Settings
 from topologies.topology import Topology
+from topologies.versions.loading import refuse_dropped
 
 
 @dataclass
@@ -72,6 +73,7 @@ class InPlace:
         """What is to be done, also where it was begun before. Raises MillraceError."""
         if pending is not None and pending.phase == "rebuilding":
             return pending.plan
+        refuse_dropped(self.topology, self.named, self.settings)
         made = make_plan(self.admin, self.topology, origin, self.settings.state_dir)
         if pending is None:
             return made
