@@ -22,8 +22,11 @@ PASSING: Final = (
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
+    KafkaError._TIMED_OUT,
 )
 POLL_S: Final = 0.05
+# The client's own answer that there is none comes first.
+GRACE_S: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -162,13 +165,13 @@ def state_of(found: ConsumerGroupDescription) -> str:
 def _described(admin: Admin, names: Sequence[str]) -> dict[str, ConsumerGroupDescription]:
     """Those of the groups that there are. A coordinator that has just come up is waited for."""
     found: dict[str, ConsumerGroupDescription] = {}
-    left, deadline = list(names), time.monotonic() + ANSWER_S
+    left, deadline = list(names), time.monotonic() + 2 * ANSWER_S
     while left:
         asked = admin.client.describe_consumer_groups(left, request_timeout=ANSWER_S)
         left = []
         for name, future in asked.items():
             try:
-                found[name] = future.result(ANSWER_S)
+                found[name] = future.result(ANSWER_S + GRACE_S)
             except KafkaException as failure:
                 code = failure.args[0].code()
                 if code in PASSING and time.monotonic() < deadline:

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -36,7 +35,7 @@ class Consumers:
     session_s: float
     running: "dict[str, subprocess.Popen[bytes]]" = field(default_factory=dict)
     _heard: list[Heard] = field(default_factory=list)
-    _listening: list[threading.Thread] = field(default_factory=list)
+    _listening: dict[str, threading.Thread] = field(default_factory=dict)
 
     def start(self, name: str) -> None:
         """Start one more, out of reach of the terminal's Ctrl-C, which is ours to pass on."""
@@ -54,7 +53,7 @@ class Consumers:
         process.stdin.flush()
         listening = threading.Thread(target=self._listen, args=(name, process), daemon=True)
         listening.start()
-        self._listening.append(listening)
+        self._listening[name] = listening
 
     def _config(self, name: str) -> dict[str, Any]:
         return self.cluster.librdkafka(
@@ -74,9 +73,10 @@ class Consumers:
 
     def _listen(self, name: str, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.endswith(b"\n"):  # the last line of one that was killed may be half a line
-                self._heard.extend(Heard(name, read) for read in decode_reads(line))
+        with process.stdout as told:
+            for line in told:
+                if line.endswith(b"\n"):  # the last line of one that was killed may be half a line
+                    self._heard.extend(Heard(name, read) for read in decode_reads(line))
 
     def heard(self, act: str) -> list[Heard]:
         """What was read so far of what was sent in an act."""
@@ -95,29 +95,26 @@ class Consumers:
         process = self.running.pop(name)
         process.kill()
         process.wait()
-        self._close(process)
+        self._close(name, process)
         return process.pid
 
     def stop(self) -> None:
         """End all of them: each leaves the group, and one that takes longer than 15 s is killed."""
-        processes, self.running = list(self.running.values()), {}
-        for process in processes:
+        ending, self.running = self.running, {}
+        for process in ending.values():
             assert process.stdin is not None
             process.stdin.close()
-        for process in processes:
+        for name, process in ending.items():
             try:
                 process.wait(END_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for thread in self._listening:
-            thread.join(END_S)
-        for process in processes:
-            self._close(process)
+            self._close(name, process)
 
-    def _close(self, process: "subprocess.Popen[bytes]") -> None:
-        for thread in self._listening if process.poll() is None else ():
-            thread.join(END_S)
+    def _close(self, name: str, process: "subprocess.Popen[bytes]") -> None:
+        """Hear the last of one that has ended."""
+        self._listening.pop(name).join(END_S)
         for pipe in (process.stdin, process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -129,8 +126,3 @@ class Consumers:
     def __exit__(self, *_: object) -> None:
         """End them all."""
         self.stop()
-
-
-def names_of(heard: Sequence[Heard]) -> set[str]:
-    """Who read any of it."""
-    return {one.consumer for one in heard}

@@ -66,9 +66,17 @@ def as_dict(act: Act) -> dict[str, Any]:
         told = {"consumers": act.consumers, "partitions": act.partitions, "relation": act.relation}
         return {**told, **_ownership(act.ownership), "seconds": round(act.seconds, 3)}
     if isinstance(act, Spreading):
-        return {"partitioner": act.partitioner, "sent": act.sent, **asdict(act.spread), "readBy": dict(act.read_by)}
+        spread = act.spread
+        lay = {
+            "counts": spread.counts,
+            "keys": spread.keys,
+            "inOnePartition": spread.in_one,
+            "inOrder": spread.in_order,
+        }
+        return {"partitioner": act.partitioner, "sent": act.sent, **lay, "readBy": dict(act.read_by)}
     if isinstance(act, Death):
-        told = {name: value for name, value in asdict(act).items() if name != "ownership"}
+        told = {name: value for name, value in asdict(act).items() if name not in ("ownership", "out_of_order")}
+        told["keysOutOfOrder"] = act.out_of_order
         rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in told.items()}
         return {**rounded, **_ownership(act.ownership), "moved": {str(p): owner for p, owner in act.moved.items()}}
     return asdict(act)
