@@ -287,7 +287,7 @@ def _print_summary(replay: "InPlace", plan: "Plan", rebuilt: "Rebuilt", *, resum
         f"{plan.group} is built anew from {plan.origin}: {rebuilt.events:,} events{again} in "
         f"{rebuilt.seconds:.1f} s, {rebuilt.events_per_s:,}/s once it ran, by {rebuilt.workers} worker(s)"
     )
-    for name in replay.ended:
+    for name in replay.gone():
         typer.echo(f"start again: millrace worker {replay.named} --name {name}")
     for topic, readers in plan.readers.items():
         typer.echo(f"{topic} is another topic now: replay {', '.join(readers)} as well")

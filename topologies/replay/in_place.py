@@ -14,6 +14,7 @@ from streams.errors import MillraceError
 from streams.log import TP
 from tables.points import reached
 from topologies.loading import load_topology
+from topologies.names import workers_here
 from topologies.replay.journal import Journal, end_journal, read_journal, write_journal
 from topologies.replay.locks import alone, resetting
 from topologies.replay.members import empty
@@ -88,6 +89,11 @@ class InPlace:
     def users(self) -> list[str]:
         """Who is in the group now."""
         return [member.name for member in members_of(self.admin, self.topology.name)]
+
+    def gone(self) -> list[str]:
+        """Which of the workers that were ended nobody has started again."""
+        here = workers_here(self.settings.state_dir, self.topology.name)
+        return [name for name in self.ended if name not in here]
 
     def empty(self, plan: Plan, *, stop: bool) -> None:
         """Return once nobody works with what is to be dropped. Raises MillraceError naming who does."""
