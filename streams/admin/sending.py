@@ -82,12 +82,12 @@ def send(
 
 def _chosen(partitioner: Partitioner, key: bytes | None, partitions: int) -> int:
     try:
-        chosen = partitioner(key, partitions)
+        chosen: Any = partitioner(key, partitions)  # whose own hint may promise what it does not keep
     except Exception as error:
         raise MillraceError(f"the partitioner failed for key {key!r}: {error!r}") from error
     if not isinstance(chosen, int) or not 0 <= chosen < partitions:
         raise MillraceError(f"the partitioner gave {chosen!r} for key {key!r}: it must give 0 to {partitions - 1}")
-    return chosen
+    return int(chosen)
 
 
 class _Reporting(Producer):
