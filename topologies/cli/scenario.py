@@ -1,9 +1,9 @@
 """`millrace scenario`: what a consumer group does with partitions, on a real broker, in front of your eyes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 import orjson
 import typer
@@ -122,8 +122,13 @@ def _plan(name: Name, partitioners: list[str] | None, **numbers: Any) -> Plan:
 def _play(plan: Plan, bootstrap: str | None, home: Path | None, json: bool) -> None:
     settings = Settings.from_environment(bootstrap=bootstrap, home=home)
     teller = _Teller(plan, quiet=json)
-    with ended_by_signals(INTERRUPTED), _shown() as looked:
-        run(plan, settings.cluster, teller.hear, looked)
+    with ended_by_signals(INTERRUPTED), _Now() as now:
+
+        def tell(act: Act) -> None:
+            with now.aside():
+                teller.hear(act)
+
+        run(plan, settings.cluster, tell, now.look)
     if json:
         typer.echo(orjson.dumps(teller.whole()))
 
@@ -169,15 +174,35 @@ class _Teller:
         }
 
 
-@contextmanager
-def _shown() -> Iterator[Callable[[Ownership], None]]:
-    """On a terminal, who owns what at this moment, below what was told so far."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _: None
-        return
-    with Live(console=console, transient=True, refresh_per_second=10) as live:
-        yield lambda found: live.update(_grid(found))
+class _Now:
+    """On a terminal, who owns what at this moment, below what was told so far; elsewhere nothing."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._live = Live(console=console, transient=True, refresh_per_second=10) if console.is_terminal else None
+
+    def look(self, found: Ownership) -> None:
+        if self._live is not None:
+            self._live.update(_grid(found))
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Out of the way of what is printed meanwhile."""
+        if self._live is not None:
+            self._live.stop()
+        yield
+        if self._live is not None:
+            self._live.update("")
+            self._live.start()
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
 
 
 def _grid(found: Ownership) -> Table:
