@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from bench.freshness import own_cluster
-from bench.perf import Row, measure
+from bench.perf import Row, measure, warm_up
 from topologies.cli.options import Json
 from topologies.cli.showing import print_table
 
@@ -35,6 +35,7 @@ def perf(
     console = Console(stderr=True)
     rows: list[Row] = []
     with own_cluster(None) as (cluster, _):
+        warm_up(cluster, console.print)
         for count in records or (10_000, 1_000_000):
             rows += measure(cluster, count, size, partitions, rounds, console.print)
     if json:

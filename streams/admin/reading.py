@@ -21,6 +21,7 @@ CONFIG: Final[dict[str, Any]] = {
     "enable.partition.eof": True,
     "isolation.level": "read_uncommitted",  # as the workers read
     "fetch.wait.max.ms": 100,
+    "fetch.queue.backoff.ms": 10,
     "log_level": 0,
 }
 
