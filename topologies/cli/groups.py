@@ -35,7 +35,7 @@ Shift = Annotated[
     int | None, typer.Option("--shift-by", help="So many offsets forward; back if negative: --shift-by=-100.")
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be done, and do nothing: so without this, too.")
+    bool, typer.Option("--dry-run", help="Only say what would be done; it is so without this, too.")
 ]
 Execute = Annotated[bool, typer.Option("--execute", help="Do it.")]
 
