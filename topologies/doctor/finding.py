@@ -50,8 +50,8 @@ class Report:
 
     @property
     def findings(self) -> list[Finding]:
-        """What is wrong, errors first."""
-        found = [one for one in self.said if isinstance(one, Finding)]
+        """What is wrong, errors first, and each once: topologies share topics."""
+        found = dict.fromkeys(one for one in self.said if isinstance(one, Finding))
         return sorted(found, key=lambda one: one.severity != "error")
 
     @property

@@ -104,13 +104,12 @@ def _partitions(patient: Patient, declared: Mapping[str, Topic], found: Topics) 
 def _cleanup(declared: Mapping[str, Topic], found: Topics) -> Iterator[Finding]:
     """Topics that hold a newest value for each key must be compacted: else they lose old ones, or never end."""
     for name, state in sorted(found.present.items()):
-        if name not in declared or declared[name].cleanup != "compact":
-            continue
+        wanted = declared[name].kafka_config()["cleanup.policy"] if name in declared else "delete"
         policy = state.config.get("cleanup.policy", "delete")
-        if "compact" in policy.split(",") and "delete" not in policy.split(","):
+        if wanted == "delete" or set(policy.split(",")) == set(wanted.split(",")):
             continue
-        what = f"{name} has cleanup.policy={policy}, so it forgets what tables are restored from; compact is declared"
-        mend = f"millrace topics alter {name} --config cleanup.policy=compact"
+        what = f"{name} has cleanup.policy={policy}, so it forgets what tables are restored from; {wanted} is declared"
+        mend = f"millrace topics alter {name} --config cleanup.policy={wanted}"
         yield Finding("topics", "cleanup-policy", "error", what, mend)
 
 
