@@ -25,6 +25,7 @@ EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-c
 NEWEST: Final[OffsetSpec] = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]  # untyped in the library
 LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # untyped in the library
 POLL_S: Final = 0.05
+MOVING: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 URL_SAFE: Final = str.maketrans("+/", "-_", "=")
 
 
@@ -211,11 +212,29 @@ def stretches(admin: Admin, tps: Iterable[TP], at: OffsetSpec | None = None) -> 
 
 def offsets_at(admin: Admin, tps: Sequence[TP], at: OffsetSpec) -> dict[TP, int | None]:
     """The offset of `at` in each partition; None where there is no such record. Raises MillraceError."""
-    if not tps:
-        return {}
-    asked = {TopicPartition(*tp): at for tp in tps}
-    found = answers(admin.client.list_offsets(asked, request_timeout=ANSWER_S), "offsets cannot be read")
-    return {TP(tp.topic, tp.partition): (None if one.offset < 0 else one.offset) for tp, one in found.items()}
+    found: dict[TP, int | None] = {}
+    left, deadline = [TopicPartition(*tp) for tp in tps], time.monotonic() + ANSWER_S
+    while left:
+        asked = admin.client.list_offsets(dict.fromkeys(left, at), request_timeout=ANSWER_S)
+        left = []
+        for tp, future in asked.items():
+            try:
+                offset = answer(future, "offsets cannot be read").offset
+            except MillraceError as error:
+                if not _moves(error) or time.monotonic() > deadline:
+                    raise
+                left.append(tp)
+                continue
+            found[TP(tp.topic, tp.partition)] = None if offset < 0 else offset
+        if left:
+            time.sleep(POLL_S)
+    return found
+
+
+def _moves(error: MillraceError) -> bool:
+    """Whether a partition only has another leader than was known, as one has that was made a moment ago."""
+    failure = error.__cause__
+    return isinstance(failure, KafkaException) and failure.args[0].code() in MOVING
 
 
 def _there(offset: int | None) -> int:

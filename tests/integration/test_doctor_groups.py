@@ -13,7 +13,7 @@ from examining import Examiner, problems, the
 from fleet import Fleet, Shop, free_port, new_prefix, wait_until
 
 from streams.admin.connection import Admin
-from streams.admin.groups import members_and_state
+from streams.admin.groups import committed_offsets, members_and_state
 from streams.broker import Broker
 from streams.cluster import Cluster
 from streams.producers import Producer
@@ -98,6 +98,7 @@ def test_a_group_that_takes_less_than_what_comes_is_told_with_its_paces(
     shop.send(4_000)
     with member(shop, all_partitions(shop)) as slow, shop.load(1_000, batch=50):
         slow.commits = True
+        wait_until(lambda: committed_offsets(Admin(shop.cluster), shop.group.name), "it has committed something")
         finding = the("lag-growing", examiner.findings(fleet, wait_s=2))
     assert "records behind, and it grows" in finding["what"]
     assert finding["mend"] == "millrace worker analytics    # one more: 1 share 4 partitions"

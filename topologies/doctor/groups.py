@@ -27,10 +27,10 @@ class Look:
     group: GroupState | None
 
     def behind(self, topics: Sequence[str]) -> dict[TP, tuple[int, int]]:
-        """Committed and end offsets of the partitions of these topics that the group has committed in."""
+        """How far the group is in each partition of these topics that it has, and their ends."""
         positions = self.group.positions if self.group is not None else ()
-        mine = ((one.tp, one.committed, one.end) for one in positions if one.tp.topic in topics)
-        return {tp: (committed, end) for tp, committed, end in mine if committed is not None}
+        mine = (one for one in positions if one.tp.topic in topics)
+        return {one.tp: (one.first if one.committed is None else one.committed, one.end) for one in mine}
 
 
 def ask(admin: Admin, names: Sequence[str]) -> dict[str, Look]:
