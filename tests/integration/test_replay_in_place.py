@@ -84,6 +84,7 @@ def test_a_replay_from_earliest_says_what_the_live_run_said_and_workers_go_on_fr
         assert_exact(shop)
 
 
+@pytest.mark.slow
 def test_a_replay_killed_at_any_step_goes_on_and_no_worker_counts_wrong_in_between(
     kafka: Cluster, tmp_path: Path
 ) -> None:
@@ -109,6 +110,7 @@ def applied(admin: Admin, shop: Shop) -> int:
     return sum(at for tp, at in found.items() if tp.topic == shop.orders)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["all are killed", "the command is killed", "Ctrl-C"])
 def test_a_replay_that_is_ended_while_it_rebuilds_goes_on_where_it_was(
     kafka: Cluster, tmp_path: Path, how: str
@@ -208,6 +210,7 @@ def counted(shop: Shop, records: dict[TP, list[Any]]) -> dict[tuple[str, int, st
         return {(name, *key): row for name in tables for key, row in driver.rows(name).items()}
 
 
+@pytest.mark.slow
 def test_what_retention_has_taken_is_told_in_cells_before_anything_is_dropped(kafka: Cluster, tmp_path: Path) -> None:
     shop, fleet = live(kafka, tmp_path, "eaten", 3_000)
     with fleet:
@@ -227,6 +230,7 @@ def test_what_retention_has_taken_is_told_in_cells_before_anything_is_dropped(ka
         assert ends(kafka, shop.orders, 4) == {p: len(records) for p, records in log.items()}
 
 
+@pytest.mark.slow
 def test_a_view_server_that_runs_all_along_says_what_the_new_tables_say_and_nothing_of_the_former(
     kafka: Cluster, tmp_path: Path
 ) -> None:
