@@ -34,9 +34,7 @@ AtOffset = Annotated[int | None, typer.Option("--to-offset", min=0, help="To thi
 Shift = Annotated[
     int | None, typer.Option("--shift-by", help="So many offsets forward; back if negative: --shift-by=-100.")
 ]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only say what would be done; it is so without this, too.")
-]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done; it is so without this, too.")]
 Execute = Annotated[bool, typer.Option("--execute", help="Do it.")]
 
 
