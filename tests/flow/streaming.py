@@ -129,6 +129,15 @@ class Shop:
         self.client: TestClient[Any, Any] = TestClient(TestServer(app))
         self.looks = 0
 
+    async def __aenter__(self) -> "Shop":
+        await self.client.start_server()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.close()
+        self.model.close()
+        self.driver.close()
+
     def view(self, reader: Any, parameters: Mapping[str, str]) -> Any:
         self.asked += 1
         time.sleep(self.takes_s)

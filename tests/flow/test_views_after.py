@@ -19,11 +19,8 @@ WITHIN_S = 5.0
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    shop = Shop(tmp_path / "copy")
-    async with shop.client:
+    async with Shop(tmp_path / "copy") as shop:
         yield shop
-    shop.model.close()
-    shop.driver.close()
 
 
 async def answer(shop: Shop, path: str, status: int = 200) -> dict[str, Any]:
@@ -114,22 +111,18 @@ async def test_a_posted_answer_waits_until_what_was_posted_has_it(tmp_path: Path
         posted = reader.posted("best")
         return {"best": posted.value, "freshness": posted.freshness}
 
-    shop = Shop(tmp_path / "copy", posted=view)
-    async with shop.client:
+    async with Shop(tmp_path / "copy", posted=view) as shop:
         shop.sell()
         shop.reader.post("best", "old", shop.reader.freshness())
         shop.sell()
         waiting = await asked(shop, f"/api/posted?after={ORDERS}:0:1")
         shop.reader.post("best", "new", shop.reader.freshness())
         assert (await waiting)["best"] == "new"
-    shop.model.close()
-    shop.driver.close()
 
 
 async def test_an_answer_from_copies_waits_until_they_are_known_to_have_what_was_derived(tmp_path: Path) -> None:
     copy = TopicCopy(Copied(Topic("things", partitions=1, cleanup="compact", retention_s=None)), tmp_path / "things")
-    shop = Shop(tmp_path / "copy", copies={"things": copy})
-    async with shop.client:
+    async with Shop(tmp_path / "copy", copies={"things": copy}) as shop:
         order(shop.driver, T0, partition=0)
         waiting = await asked(shop, f"/api/state?after={ORDERS}:0:0")
         shop.sell()
@@ -141,5 +134,3 @@ async def test_an_answer_from_copies_waits_until_they_are_known_to_have_what_was
         await waiting
         assert (await answer(shop, f"/api/sales?after={ORDERS}:0:0"))["rows"]
     copy.close()
-    shop.model.close()
-    shop.driver.close()

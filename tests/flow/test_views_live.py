@@ -21,11 +21,8 @@ SALES = "/api/sales?by=category"
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    shop = Shop(tmp_path / "copy")
-    async with shop.client:
+    async with Shop(tmp_path / "copy") as shop:
         yield shop
-    shop.model.close()
-    shop.driver.close()
 
 
 def plain(body: dict[str, Any]) -> dict[str, Any]:
@@ -231,15 +228,12 @@ async def test_a_server_that_ends_ends_its_streams(shop: Shop) -> None:
 
 
 async def test_a_stream_needs_the_token_that_its_view_needs(tmp_path: Path) -> None:
-    shop = Shop(tmp_path / "copy", token="12345678")
-    async with shop.client:
+    async with Shop(tmp_path / "copy", token="12345678") as shop:
         for path in ("/api/state/live", "/api/state"):
             async with shop.client.get(path, headers={"Accept": "text/event-stream"}) as response:
                 assert response.status == 401
         async with streamed(shop.client, "/api/state", {"Authorization": "Bearer 12345678"}) as stream:
             await stream.next()
-    shop.model.close()
-    shop.driver.close()
 
 
 async def raw_client(shop: Shop, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -256,8 +250,8 @@ async def raw_client(shop: Shop, path: str) -> tuple[asyncio.StreamReader, async
 
 @pytest.mark.parametrize("words", [5_000, 20_000])
 async def test_a_slow_client_misses_nothing_and_has_no_queue(tmp_path: Path, words: int) -> None:
-    shop = Shop(tmp_path / "copy", Pace(every_s=0.001, linger_s=1, beat_s=5, stuck_s=30))
-    async with shop.client, streamed(shop.client, "/api/state") as fast:
+    pace = Pace(every_s=0.001, linger_s=1, beat_s=5, stuck_s=30)
+    async with Shop(tmp_path / "copy", pace) as shop, streamed(shop.client, "/api/state") as fast:
         reader, writer = await raw_client(shop, "/api/state")
         await asyncio.sleep(0.05)
         for n in range(1, 400):
@@ -269,8 +263,6 @@ async def test_a_slow_client_misses_nothing_and_has_no_queue(tmp_path: Path, wor
         writer.close()
         assert 0 < raw.count(b"event: ") < 400
         assert len(raw) < 8 << 20
-    shop.model.close()
-    shop.driver.close()
 
 
 async def test_a_client_that_takes_nothing_is_disconnected_and_harms_nobody(shop: Shop) -> None:

@@ -19,13 +19,10 @@ ORIGIN = "https://shop.example"
 
 @pytest.fixture
 async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    shop = Shop(tmp_path / "copy")
-    for minute in range(7):
-        shop.sell(minute)
-    async with shop.client:
+    async with Shop(tmp_path / "copy") as shop:
+        for minute in range(7):
+            shop.sell(minute)
         yield shop
-    shop.model.close()
-    shop.driver.close()
 
 
 @pytest.mark.parametrize(
