@@ -111,7 +111,7 @@ def describe_group(admin: Admin, name: str) -> GroupState:
     found = _described(admin, [name]).get(name)
     committed = committed_offsets(admin, name)
     if (found is None or state_of(found) == "DEAD") and not committed:
-        raise no_group(name)
+        raise no_group(admin, name)
     members = _members(found)
     return GroupState(
         name=name,
@@ -124,9 +124,11 @@ def describe_group(admin: Admin, name: str) -> GroupState:
     )
 
 
-def no_group(name: str) -> MillraceError:
-    """What to say of a group that is not there."""
-    return MillraceError(f"there is no group {name!r}; `millrace groups list` shows those that are there")
+def no_group(admin: Admin, name: str) -> MillraceError:
+    """What to say of a group that is not there; one whose name contains this one is named."""
+    alike = [one.name for one in list_groups(admin) if name in one.name]
+    hint = f"did you mean {alike[0]!r}?" if len(alike) == 1 else "`millrace groups list` shows those that are there"
+    return MillraceError(f"there is no group {name!r}; {hint}")
 
 
 def members_of(admin: Admin, name: str) -> tuple[Member, ...]:

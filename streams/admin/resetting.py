@@ -70,7 +70,7 @@ def plan(admin: Admin, group: str, target: Target, chosen: Mapping[str, Sequence
     refuse_members(admin, group)
     committed = committed_offsets(admin, group)
     if not chosen and not committed:
-        raise no_group(group)
+        raise no_group(admin, group)
     tps = _named(admin, chosen) if chosen else _still_there(admin, committed)
     at = OffsetSpec.for_timestamp(target.number) if target.to == "datetime" else None
     held = stretches(admin, tps, at)

@@ -126,9 +126,23 @@ def test_a_group_whose_tables_keep_its_positions_is_sent_to_replay(operator: Ope
     ensure_topics(operator.cluster, [Topic(progress_topic(group), partitions=3, cleanup="compact")])
     for how in ("--dry-run", "--execute"):
         said = operator.refuses("groups", "reset", group, "--to-earliest", how)
-        assert f"`millrace replay {group} --from" in said
+        assert "`millrace replay TOPOLOGY --from" in said
     assert committed(operator, group) == {0: 4, 1: 4, 2: 4}
     assert "millrace replay" in operator.run("groups", "describe", group)
+
+
+def test_a_group_of_ours_is_sent_to_the_replay_of_its_topology(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = fresh("shop") + "-"
+    monkeypatch.setenv("MILLRACE_PREFIX", prefix)
+    group = sales_topology(Settings.from_environment(cluster=operator.cluster)).group
+    ensure_topics(operator.cluster, [group.progress])
+    said = operator.refuses("groups", "reset", group.name, "--to-earliest")
+    assert "`millrace replay analytics --from" in said
+    operator.records(with_records(operator), "--group", group.name, "--from-beginning", "--to-end")
+    # who gives the topology's name, or a part of the group's, is told the whole
+    assert f"did you mean {group.name!r}?" in operator.refuses("groups", "describe", group.name[:-6])
 
 
 def test_the_topic_of_positions_is_named_as_the_tables_name_it(kafka: Cluster) -> None:

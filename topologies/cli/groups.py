@@ -15,6 +15,7 @@ from topologies.cli.completing import groups as known_groups
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.cli.showing import print_table
 from topologies.cli.times import moment_or_ago
+from topologies.loading import OURS, load_topology
 from topologies.settings import Settings
 
 groups = typer.Typer(help="Consumer groups: list and describe them, and set their positions.", no_args_is_help=True)
@@ -54,7 +55,7 @@ def list_(bootstrap: Bootstrap = None, home: Home = None, json: Json = False) ->
     print_table(("group", "state", "kind", "members"), [(g.name, g.state.lower(), g.kind, g.members) for g in found])
 
 
-@groups.command(epilog="Example: millrace groups describe analytics")
+@groups.command(epilog="Example: millrace groups describe order-analytics-group")
 def describe(names: Names, bootstrap: Bootstrap = None, home: Home = None, json: Json = False) -> None:
     """Show a group's members, and for each partition who has it, how far it has come and how far behind it is."""
     admin = Admin(Settings.from_environment(bootstrap=bootstrap, home=home).cluster)
@@ -98,7 +99,7 @@ def reset(
     if keeps_own_positions(admin, group):
         raise MillraceError(
             f"group {group!r} keeps its positions with its tables (in {progress_topic(group)}), and would refuse to "
-            f"start elsewhere: set both back with `millrace replay {group.removeprefix(settings.prefix)} --from ...`"
+            f"start elsewhere: set both back with `millrace replay {topology_of(group, settings)} --from ...`"
         )
     moves = plan(admin, group, target, _chosen(topic))
     if do:
@@ -109,6 +110,12 @@ def reset(
         return
     print_table(("topic", "partition", "before", "after", "end"), [(*m.tp, m.before, m.after, m.end) for m in moves])
     typer.echo(_said(group, moves, do))
+
+
+def topology_of(group: str, settings: Settings) -> str:
+    """What `millrace replay` calls the topology of a group; of one that is not ours, what is to be put there."""
+    ours = (name for name in OURS if load_topology(name, settings).group.name == group)
+    return next(ours, "TOPOLOGY")
 
 
 def progress_topic(group: str) -> str:
