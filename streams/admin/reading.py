@@ -3,6 +3,7 @@
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from threading import Event
 from typing import Any, Final, Literal
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -36,11 +37,15 @@ class Begin:
 
 @dataclass(frozen=True)
 class Stop:
-    """When reading ends: after `records`, after `idle_s` without one, at the partitions' ends of the start."""
+    """When reading ends: after `records`, after `idle_s` without one, at the partitions' ends of the start.
+
+    Or once `asked` is set: then what was yielded is stored first, so that a group does not get it again.
+    """
 
     at_ends: bool = False
     records: int | None = None
     idle_s: float | None = None
+    asked: Event | None = None
 
 
 def read(cluster: Cluster, topic: str, begin: Begin, stop: Stop, partitions: Sequence[int] | None = None) -> Batches:
@@ -94,7 +99,7 @@ def read_as_member(cluster: Cluster, topic: str, group: str, stop: Stop, *, from
 
 def _read(consumer: Consumer, stop: Stop, ends: dict[int, int] | None, member: bool = False) -> Batches:
     left, heard, done = stop.records, time.monotonic(), set[int]()
-    while left is None or left > 0:
+    while (left is None or left > 0) and not (stop.asked is not None and stop.asked.is_set()):
         try:
             polled = consumer.consume(AT_ONCE if left is None else min(left, AT_ONCE), WAIT_S)
         except KafkaException as failure:

@@ -15,7 +15,7 @@ from streams.dead_letters import BLOCK, Told, told
 from streams.log import Headers
 from topologies.cli.completing import groups as known_groups
 from topologies.cli.completing import topics as known_topics
-from topologies.cli.ending import ended_by_signals
+from topologies.cli.ending import stopped_by_signal
 from topologies.cli.options import Bootstrap, Home
 from topologies.cli.times import moment_or_ago, shown
 from topologies.settings import Settings
@@ -96,13 +96,15 @@ def consume(
             "a group goes on where it was, in the partitions that it is given: set it with `millrace groups reset`"
         )
     ends = (group is None and begin is not None) if follow is None else not follow
-    stop = Stop(ends, most, timeout)
     cluster = Settings.from_environment(bootstrap=bootstrap, home=home).cluster
-    if group is None:
-        found = read(cluster, topic, begin or Begin("end"), stop, partition)
-    else:
-        found = read_as_member(cluster, topic, group, stop, from_beginning=begin is not None)
-    _print(found, line)
+    # a flag, not an exception: between printing and storing a position it would have records printed again
+    with stopped_by_signal() as asked:
+        stop = Stop(ends, most, timeout, asked)
+        if group is None:
+            found = read(cluster, topic, begin or Begin("end"), stop, partition)
+        else:
+            found = read_as_member(cluster, topic, group, stop, from_beginning=begin is not None)
+        _print(found, line)
 
 
 def _begin(beginning: bool, at: str | None, offset: int | None, last: int | None) -> Begin | None:
@@ -119,8 +121,7 @@ def _begin(beginning: bool, at: str | None, offset: int | None, last: int | None
 
 def _print(batches: Batches, line: Column) -> None:
     out = sys.stdout.buffer
-    # what follows a topic has no other end; leaving a group in order hands its partitions over at once
-    with ended_by_signals(0), closing(batches):
+    with closing(batches):
         for messages in batches:
             out.write(b"".join(line(message) + b"\n" for message in messages))
             out.flush()

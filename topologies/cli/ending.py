@@ -1,8 +1,10 @@
-"""Ctrl-C and SIGTERM end a command that has started processes in order: none of them is left behind."""
+"""Ctrl-C and SIGTERM end a command in order: no process is left behind, nothing is left half done."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event as Flag
+from types import FrameType
 
 import typer
 from rich.console import Console
@@ -26,3 +28,21 @@ def ended_by_signals(code: int) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stopped_by_signal() -> Iterator[Flag]:
+    """A flag that the first Ctrl-C or SIGTERM sets; the second one ends the process as usual."""
+    stop = Flag()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+        for number, before in handlers.items():
+            signal.signal(number, before)
+
+    handlers = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, before in handlers.items():
+            signal.signal(number, before)

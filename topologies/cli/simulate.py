@@ -1,12 +1,9 @@
 """`millrace simulate`: a seeded shop that sends events, at a pace or flat out, with a ledger of the answers."""
 
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event as Flag
-from types import FrameType
 from typing import Annotated, Any
 
 import orjson
@@ -19,6 +16,7 @@ from streams.simulator.ledger import Ledger
 from streams.simulator.run import Sent, iso, plan_run, run
 from streams.simulator.settings import TOPICS, ShopSettings
 from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS, USER_ACTIVITY, ensure_topics
+from topologies.cli.ending import stopped_by_signal
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.cli.times import moment
 from topologies.demo.run import PrefixedProducer
@@ -116,24 +114,6 @@ def as_dict(sent: Sent) -> dict[str, Any]:
         "reached": iso(sent.reached_ms),
         "stopped": sent.stopped,
     }
-
-
-@contextmanager
-def stopped_by_signal() -> Iterator[Flag]:
-    """A flag that the first Ctrl-C or SIGTERM sets; the second one ends the process as usual."""
-    stop = Flag()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-        for number, before in handlers.items():
-            signal.signal(number, before)
-
-    handlers = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, before in handlers.items():
-            signal.signal(number, before)
 
 
 @contextmanager
