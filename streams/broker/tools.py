@@ -10,7 +10,7 @@ the version of each request.
 import hashlib
 import os
 import subprocess
-from collections.abc import Sequence
+from itertools import dropwhile
 from pathlib import Path
 from typing import Final
 
@@ -83,6 +83,11 @@ def _fetched(name: str) -> Path:
 
 
 def listed(output: str) -> list[list[str]]:
-    """The rows of a tool's table, without its heading."""
-    rows: Sequence[str] = [line for line in output.splitlines() if line.strip()]
-    return [row.split() for row in rows[1:]]
+    r"""The rows of a table on groups, without its heading and without what is said before it.
+
+    >>> listed("\nWarn: Partition 2 from topic t is empty. Falling back to latest known offset.\nGROUP TOPIC\ng t\n")
+    [['g', 't']]
+    """
+    rows = [row.split() for row in output.splitlines() if row.strip()]
+    _, *listed = dropwhile(lambda row: row[0] != "GROUP", rows)
+    return listed
