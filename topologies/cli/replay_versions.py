@@ -297,9 +297,10 @@ def _switched(target: "Topology", settings: Settings, behind: bool, wait_s: floa
         done = switch(target, settings, behind=behind, wait_s=wait_s, tell=tell)
     typer.echo(orjson.dumps(_as_json(done)) if json else _said(done))
     if done.waiting:
+        told = "; ".join(_server(name, seen) for name, seen in sorted(done.waiting.items()))
         raise MillraceError(
-            f"{len(done.waiting)} of {len(done.servers)} view servers have not moved after {wait_s:g} s; they go on "
-            "trying, `millrace replay list` shows how far they are"
+            f"{len(done.waiting)} of {len(done.servers)} view servers have not moved after {wait_s:g} s, and go on "
+            f"trying: {told}. `millrace replay list` shows how far they are"
         )
 
 

@@ -2,7 +2,7 @@
 
 The register (topologies.versions.register) says which version is wanted. A server opens it beside the one that it
 serves, follows it until its tables cover all that was there at the start, merges what the other has merged, and lets
-its background functions compute. Then it stops the other where it is, for a second at most, until the new one covers
+its background functions compute. Then it stops the other where it is, for a second or a few, until the new one covers
 every source offset that the old one does: then it swaps, between two requests. So no answer is older than the one
 before it. The old version stays open, and goes on, until the last request that began with it is answered.
 
@@ -40,9 +40,10 @@ from topologies.views.watching import Watch
 
 logger = logging.getLogger(__name__)
 
-# The old version stands still for so long while the new one catches up with it; if it does not, both go on for a while.
+# The old version stands still for so long while the new one catches up with it; if it does not, both go on for as long,
+# and the next time it stands still for twice as long, up to the longest.
 STILL_S: Final = 1.0
-BETWEEN_S: Final = 1.0
+LONGEST_STILL_S: Final = 5.0
 # The new version is not worth waiting for before it was known to be complete so recently (s).
 NEAR_S: Final = 3.0
 # Background functions that have not posted by then may never do.
@@ -273,12 +274,13 @@ class Host:
             self._say(new.version, _lag(new))
             await _rung(bell, new)
         await self._prepared(new, old, bell)
-        still_until, wait_until = 0.0, 0.0
+        still_s, still_until, wait_until = STILL_S, 0.0, 0.0
         try:
             while not (behind or covers(new.views, old.views)):
                 now = time.monotonic()
                 if now > still_until and now > wait_until and _is_near(new):
-                    still_until, wait_until = now + STILL_S, now + STILL_S + BETWEEN_S
+                    still_until, wait_until = now + still_s, now + 2 * still_s
+                    still_s = min(LONGEST_STILL_S, 2 * still_s)
                     old.follower.stand_still()
                 elif now > still_until:
                     old.follower.go_on()
