@@ -7,7 +7,7 @@ from its producer to the answer that has it: the live freshness. A third version
 whether earlier ones are answered or not, while the view server is switched to the changed version and back: each answer
 has to be there, and of one version, by what it says of itself and by its numbers.
 
-All of it shares the machine: broker, load, two workers, the view server, the asking.
+All of it shares the machine: broker, load, two workers (three for the comparison), the view server, the asking.
 """
 
 import asyncio
@@ -116,9 +116,10 @@ def measure(cluster: Cluster, home: Path, load: Load, done: Done) -> dict[str, A
         for version, options in (("v2", []), ("v3", ["--load", CHANGED])):
             found[version] = _build(running, version, options)
             done(f"{version} built: {found[version]}")
-        with _worker(running, "v2"), _worker(running, "v3"):
-            found["same"] = _diff(running, "v1", "v2")
-            found["changed"] = _diff(running, "v1", "v3")
+        with _worker(running, "v3"):
+            with _worker(running, "v2"):
+                found["same"] = _diff(running, "v1", "v2")
+                found["changed"] = _diff(running, "v1", "v3")
             done(f"differences: {found['same']}, {found['changed']}")
             found["switching"] = _switch(running, load.requests, done)
         running.children.check()

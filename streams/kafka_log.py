@@ -113,7 +113,8 @@ class KafkaLog:
         reader, self._reader = self._reader, None
         if producer is not None:
             try:
-                await asyncio.wait_for(producer.stop(), STOP_S)
+                async with asyncio.timeout(STOP_S):
+                    await producer.stop()
             except TimeoutError:  # it still waits for acknowledgements, and has closed nothing
                 await producer._sender.close()
                 await producer.client.close()

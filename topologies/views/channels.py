@@ -162,7 +162,8 @@ class Channels:
             now = time.monotonic()
             due = live.woken_at + self.pace.beat_s if live.listeners else now + self._linger_s(live)
             try:
-                await asyncio.wait_for(live.bell.wait(), due - time.monotonic())
+                async with asyncio.timeout(due - time.monotonic()):
+                    await live.bell.wait()
             except TimeoutError:
                 if not live.listeners:
                     return

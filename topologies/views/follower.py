@@ -25,11 +25,13 @@ from tables.renewal import Renewed
 from tables.topic_copy import TopicCopy
 from topologies.kept_topics import refuse_lost
 from topologies.views.freshness import Tracker
+from topologies.views.turns import Turns
 
 logger = logging.getLogger(__name__)
 
-# Applying so many at once holds up the event loop, and thus every answer, at 3 to 10 us each: 2 ms at most (measured).
-# More may be read of each partition at a time: whole record batches cost next to nothing.
+# Applying so many at once holds up the event loop, and thus every answer, at 3 to 10 us each (measured); how many of
+# these follow each other is a matter of turns. More may be read of each partition at a time: whole record batches cost
+# next to nothing.
 BATCH_RECORDS = 200
 READ_RECORDS = 2_000
 FETCH_BYTES = 4 << 20
@@ -86,6 +88,7 @@ class Follower:
         self.look_every_s = look_every_s
         self._lost_before = False
         self._pass_at = 0.0
+        self._turns = Turns()
         self._going = asyncio.Event()
         self._going.set()
 
@@ -192,10 +195,11 @@ class Follower:
                 await self._drop_reached(consumer, targets)
                 self.tracker.caught_up = not targets
                 self.tracker.news.tell()
-            await asyncio.sleep(0)
+            await self._turns.give()
         await looking
 
     async def _apply(self, found: Mapping[TP, Sequence[Record]], of_topic: Mapping[str, Followed]) -> None:
+        self._turns.begin(hurried=not self.tracker.caught_up)
         try:
             for tp, records in found.items():
                 for start in range(0, len(records), BATCH_RECORDS):
@@ -204,7 +208,9 @@ class Follower:
                         self.tracker.news.note(self.model.apply(TP(*tp), batch))
                     else:
                         followed.apply(TP(*tp), batch)
-                    await asyncio.sleep(0)  # answers in between: a flush is thousands of records, of many partitions
+                    if self._turns.due():  # answers in between: a flush is thousands of records, of many partitions
+                        await self._turns.give()
+                        self._turns.begin(hurried=not self.tracker.caught_up)
         finally:
             self.tracker.settle()
             if found:
@@ -231,10 +237,12 @@ class Follower:
         while True:
             asked_at, complete_at = time.time(), self.tracker.complete_at()
             try:
-                asked = consumer.end_offsets([TopicPartition(*tp) for tp in sources | copied])
-                found = {TP(*tp): end for tp, end in (await asyncio.wait_for(asked, LOOK_TIMEOUT_S)).items()}
+                # not wait_for, which forgets that it was cancelled when the answer comes at that moment
+                async with asyncio.timeout(LOOK_TIMEOUT_S):
+                    ends = await consumer.end_offsets([TopicPartition(*tp) for tp in sources | copied])
             except (KafkaError, TimeoutError) as error:
                 raise ConnectionLost(str(error) or "the brokers do not answer") from error
+            found = {TP(*tp): end for tp, end in ends.items()}
             self.tracker.look(asked_at, by_topic({tp: end for tp, end in found.items() if tp in sources}))
             self.tracker.look_at_copies(complete_at, by_topic({tp: end for tp, end in found.items() if tp in copied}))
             self.tracker.news.tell()
