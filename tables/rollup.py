@@ -4,6 +4,9 @@ A stretch is cut into aligned *blocks* of 1, 5, 15, 60 and 1,440 slices: with mi
 days. A block of one slice merges the partials of all source partitions, a wider one the blocks inside it, so
 a day costs 24 merges a key, not 5,760. Sliding windows are blocks too, made of the aligned ones.
 
+One key of a stretch is merged alone where the stretch is not a block already, and kept likewise, so that a question
+about one key costs nothing for the others, and nothing when it is asked again.
+
 A changed partial marks its key stale in the blocks that hold its slice; the next reader merges the stale keys
 anew and nothing else. Slices that change while they are read are *hot*: their partials stay in memory. Blocks
 are dropped, least recently read first, when together they pass the budget.
@@ -28,6 +31,8 @@ BLOCK_BYTES = 300
 # Reading a slice that is written again with every flush from RocksDB costs ten times what it costs from here, since
 # all its versions are passed over (measured). Slices within the grace and a few more.
 HOT_SLICES = 8
+# Keys of stretches that are kept alone: a page of windows of a minute, for some tens of keys.
+ALONE_KEPT = 2_000
 # Sliding windows that are followed: each has to hear of every change.
 SPANS_KEPT = 32
 
@@ -54,6 +59,14 @@ class Block:
         return BLOCK_BYTES + self.key_bytes * len(self.states)
 
 
+@dataclass(slots=True)
+class Alone:
+    """One key of a stretch: its merged states, and its results once they were asked for; None: it does not occur."""
+
+    states: States | None
+    results: Results | None = None
+
+
 @dataclass(frozen=True)
 class Partials:
     """Where a rollup finds the values of a slice (start in ms) by source partition: of all keys, or of one."""
@@ -77,6 +90,7 @@ class Rollup:
         self._blocks: OrderedDict[Bounds, Block] = OrderedDict()
         self._spans: OrderedDict[Bounds, None] = OrderedDict()
         self._hot: OrderedDict[int, HotSlice] = OrderedDict()
+        self._alone: OrderedDict[tuple[int, int, str], Alone] = OrderedDict()
 
     def change(self, partition: int, changes: Mapping[tuple[int, str], bytes | None]) -> None:
         """Hear of new values of one source partition by (slice start, key); None: it is gone."""
@@ -91,6 +105,10 @@ class Rollup:
 
     def _mark(self, start: int, keys: Set[str]) -> None:
         stretches = [(start - start % width, start - start % width + width) for width in self._widths]
+        if self._alone:
+            for one in stretches:
+                for key in keys:
+                    self._alone.pop((*one, key), None)
         stretches += [span for span in self._spans if span[0] <= start < span[1]]
         for bounds in stretches:
             block = self._blocks.get(bounds)
@@ -106,16 +124,13 @@ class Rollup:
         return found
 
     def result(self, start: int, end: int, key: str) -> Results | None:
-        """The merged results of one key, None if it does not occur; reads no other key."""
-        states = self._states(start, end, key)
-        if states is None:
-            return None
-        block = self._blocks.get((start, end))
-        if block is None:
-            return self._row.results(states)
-        if key not in block.results:
-            block.results[key] = self._row.results(states)
-        return block.results[key]
+        """The merged results of one key, None if it does not occur; reads no other key. Not to be changed."""
+        if (start, end) not in self._blocks:
+            return self._alone_results(start, end, key)
+        block = self._block(start, end)
+        if key not in block.results and key in block.states:
+            block.results[key] = self._row.results(block.states[key])
+        return block.results.get(key)
 
     def keys(self, start: int, end: int) -> set[str]:
         """Every key that occurs in the stretch."""
@@ -134,14 +149,38 @@ class Rollup:
         """The stretches that are merged in memory, least recently read first."""
         return list(self._blocks)
 
-    def _states(self, start: int, end: int, key: str) -> States | None:
-        if (start, end) in self._blocks:
-            return self._block(start, end).states.get(key)
+    def _alone_results(self, start: int, end: int, key: str) -> Results | None:
+        found = self._kept_alone(start, end, key)
+        if found.results is None and found.states is not None:
+            found.results = self._row.results(found.states)
+        return found.results
+
+    def _kept_alone(self, start: int, end: int, key: str) -> Alone:
+        found = self._alone.get((start, end, key))
+        if found is not None:
+            self._alone.move_to_end((start, end, key))
+            return found
+        found = Alone(self._merged_alone(start, end, key))
+        if self._is_aligned(start, end):
+            self._alone[start, end, key] = found
+            if len(self._alone) > ALONE_KEPT:
+                self._alone.popitem(last=False)
+        return found
+
+    def _merged_alone(self, start: int, end: int, key: str) -> States | None:
         parts = self.parts(start, end)
         if not parts:
             return self._merged(self._partials.of_key(start, key))
         found = [states for part in parts if (states := self._states(*part, key)) is not None]
         return self._merge(found) if found else None
+
+    def _states(self, start: int, end: int, key: str) -> States | None:
+        if (start, end) in self._blocks:
+            return self._block(start, end).states.get(key)
+        return self._kept_alone(start, end, key).states
+
+    def _is_aligned(self, start: int, end: int) -> bool:
+        return end - start in self._widths and start % (end - start) == 0
 
     def _block(self, start: int, end: int) -> Block:
         bounds = (start, end)
@@ -235,8 +274,7 @@ class Rollup:
         return parts
 
     def _note_span(self, bounds: Bounds) -> None:
-        width = bounds[1] - bounds[0]
-        if width in self._widths and bounds[0] % width == 0:
+        if self._is_aligned(*bounds):
             return
         self._spans[bounds] = None
         if len(self._spans) > SPANS_KEPT:
