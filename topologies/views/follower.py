@@ -29,10 +29,10 @@ from topologies.views.turns import Turns
 
 logger = logging.getLogger(__name__)
 
-# Applying so many at once holds up the event loop, and thus every answer, at 3 to 10 us each (measured); how many of
-# these follow each other is a matter of turns. More may be read of each partition at a time: whole record batches cost
-# next to nothing.
-BATCH_RECORDS = 200
+# Applying so many at once holds up the event loop, and thus every answer: 3 to 10 us each for sums, some hundred for
+# wide rows (measured); how many of these follow each other is a matter of turns. More may be read of each partition at
+# a time: whole record batches cost next to nothing.
+BATCH_RECORDS = 50
 READ_RECORDS = 2_000
 FETCH_BYTES = 4 << 20
 LOOK_EVERY_S = 1.0
