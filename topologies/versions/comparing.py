@@ -147,10 +147,6 @@ def _compare_table(
     return table
 
 
-def _alone(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(name for name in one if name not in other)
-
-
 def _common(
     one: ReadModel, other: ReadModel, name: str, span: tuple[int | None, int | None], width: int
 ) -> tuple[int, int]:
