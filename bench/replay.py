@@ -137,7 +137,7 @@ class Run:
         return [*MILLRACE, "replay", NAMED, "--from", EARLIEST, "--yes", "--json", "--workers", "1"]
 
     def _variables(self) -> dict[str, str]:
-        return {**os.environ, **_variables(self.settings)}
+        return {**os.environ, **self.settings.variables()}
 
 
 def cells(settings: Settings) -> Cells:
@@ -166,12 +166,3 @@ async def _cells(settings: Settings) -> Cells:
 
 def _differing(a: Cells, b: Cells) -> int:
     return sum(a.get(cell) != b.get(cell) for cell in a.keys() | b.keys())
-
-
-def _variables(settings: Settings) -> dict[str, str]:
-    return {
-        "MILLRACE_BOOTSTRAP": settings.cluster.bootstrap,
-        "MILLRACE_HOME": str(settings.home),
-        "MILLRACE_STATE": str(settings.state_dir),
-        "MILLRACE_PREFIX": settings.prefix,
-    }

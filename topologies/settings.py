@@ -120,6 +120,18 @@ class Settings:
         state_dir = Path(given.pop("state_dir", None) or environment.get("MILLRACE_STATE") or home / "state")
         return cls(home=home, state_dir=state_dir, **{**_scalars(environment), **given})
 
+    def variables(self) -> dict[str, str]:
+        """The environment in which a child process finds the same cluster, places and names.
+
+        What else was set in the environment it inherits.
+        """
+        return {
+            "MILLRACE_BOOTSTRAP": self.cluster.bootstrap,
+            "MILLRACE_HOME": str(self.home),
+            "MILLRACE_STATE": str(self.state_dir),
+            "MILLRACE_PREFIX": self.prefix,
+        }
+
 
 def home_directory(environment: Mapping[str, str]) -> Path:
     """Return where the broker and, by default, all state is kept: `MILLRACE_HOME` or `~/.millrace`."""

@@ -26,6 +26,13 @@ def test_an_option_beats_the_environment_and_the_environment_the_default() -> No
     assert settings.cluster.bootstrap == "other:1"
 
 
+def test_a_child_process_finds_the_same_cluster_places_and_names() -> None:
+    given = {**HERE, "MILLRACE_HOME": "/h", "MILLRACE_STATE": "/elsewhere", "MILLRACE_PREFIX": "mine-"}
+    settings = Settings.from_environment(given)
+    assert settings.variables() == given
+    assert Settings.from_environment(settings.variables()) == settings
+
+
 def test_security_is_passed_through() -> None:
     environment = {
         **HERE,

@@ -200,10 +200,7 @@ def _settle_and_compare(striking: Striking, subject: Subject, book: Book | None,
 def environment_of(settings: Settings) -> dict[str, str]:
     """The settings that the children of a run need."""
     return {
-        "MILLRACE_BOOTSTRAP": settings.cluster.bootstrap,
-        "MILLRACE_HOME": str(settings.home),
-        "MILLRACE_STATE": str(settings.state_dir),
-        "MILLRACE_PREFIX": settings.prefix,
+        **settings.variables(),
         "MILLRACE_SESSION_S": str(settings.session_s),
         **{f"MILLRACE_{name.upper()}": str(getattr(settings, name)) for name in SOON},
     }

@@ -90,7 +90,7 @@ def build(
     building.begin(wanted)
     logs = settings.home / "logs"
     console.print(f"Building {version} of {topology} as group {wanted.topology.name}; logs in {logs}", soft_wrap=True)
-    with ended_by_signals(0), Children(logs, building.environment(settings)) as children:
+    with ended_by_signals(0), Children(logs, settings.variables()) as children:
         building.start_workers(children, wanted, workers, bound)
         began = time.monotonic()
         standing = _followed(wanted, children, console)

@@ -213,13 +213,7 @@ def demo(
 
     `workers` are of the sales topology; of those `beside` it one each is started.
     """
-    environment = {
-        "MILLRACE_BOOTSTRAP": settings.cluster.bootstrap,
-        "MILLRACE_HOME": str(settings.home),
-        "MILLRACE_STATE": str(settings.state_dir),
-        "MILLRACE_PREFIX": settings.prefix,
-        "MILLRACE_FLUSH_S": str(settings.flush_s),
-    }
+    environment = {**settings.variables(), "MILLRACE_FLUSH_S": str(settings.flush_s)}
     with ExitStack() as stack:
         children = stack.enter_context(Children(directory / "logs", environment))
         client = Client(f"http://127.0.0.1:{settings.views_port}", settings.read_token)

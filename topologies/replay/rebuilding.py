@@ -152,7 +152,7 @@ def rebuild(
         stack.callback(committed.close)
         sources = _watch(admin, committed, {one.tp: (one.start, one.end) for one in plan.sources})
         stack.callback(_end_left, settings, plan.group)
-        children = stack.enter_context(Children(settings.home / "logs", _environment(settings)))
+        children = stack.enter_context(Children(settings.home / "logs", settings.variables()))
         needed = 0 if running or not (sources.left() or _handed_on(admin, committed, inner).left()) else workers
         for number in range(needed):
             name = f"{OWN}{number}"
@@ -194,15 +194,6 @@ async def _anything(admin: Admin, spans: Mapping[TP, tuple[int, int]]) -> bool:
     finally:
         await log.stop()
     return False
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    return {
-        "MILLRACE_BOOTSTRAP": settings.cluster.bootstrap,
-        "MILLRACE_HOME": str(settings.home),
-        "MILLRACE_STATE": str(settings.state_dir),
-        "MILLRACE_PREFIX": settings.prefix,
-    }
 
 
 def _end_left(settings: Settings, group: str) -> None:

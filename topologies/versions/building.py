@@ -128,17 +128,6 @@ def start_workers(children: Children, wanted: Wanted, count: int, bound_s: float
         children.start(f"{wanted.family}-{wanted.version}-{number}", ["worker", wanted.name, *options])
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    """What a worker needs of the settings that a command was started with; the rest is in its environment."""
-    return {
-        "MILLRACE_BOOTSTRAP": settings.cluster.bootstrap,
-        "MILLRACE_HOME": str(settings.home),
-        "MILLRACE_STATE": str(settings.state_dir),
-        "MILLRACE_PREFIX": settings.prefix,
-        "MILLRACE_PARTITIONS": str(settings.partitions),
-    }
-
-
 def watch(wanted: Wanted) -> Iterator[Standing]:
     """How far the version is, again and again. Raises MillraceError for a cluster that does not say so for a while."""
     admin, tps = Admin(wanted.settings.cluster), source_partitions(wanted.topology.group)
