@@ -311,7 +311,8 @@ class Host:
             found, retiring = self._retiring.pop(topology.version)
             await _cancelled(retiring)
             return found
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        if self._closing:
+            await asyncio.wait(self._closing)  # unlike gather it lets them end when this move is called off
         found = Open.of(topology, self.settings)
         found.follow()
         found.compute()
