@@ -29,7 +29,7 @@ test: $(STAMP)
 	$(BIN)/pytest -m "not slow and not browser" -n 2 --dist loadfile
 
 test-slow: $(STAMP)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --durations=30
 
 # What looks at the page needs a Chromium of the system, and packages that nothing else needs.
 test-browser: $(STAMP)

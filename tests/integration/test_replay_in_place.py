@@ -36,6 +36,7 @@ from topologies.demo.processes import Children
 from topologies.driver import Driver
 from topologies.names import workers_here
 
+pytestmark = pytest.mark.timeout(300)
 REPLAY = ("replay", "analytics", "--from", "earliest", "--yes", "--json")
 
 
@@ -95,7 +96,7 @@ def test_a_replay_killed_at_any_step_goes_on_and_no_worker_counts_wrong_in_betwe
             dying = Fleet(kafka, tmp_path, shop.settings.prefix, settings={"MILLRACE_FAULT": f"{point}:1"})
             assert dying.run_to_its_end(*REPLAY).returncode == -signal.SIGKILL, point
             if point in ("replay-committed", "replay-inner-deleted"):
-                ended = fleet.run_to_its_end("worker", "analytics", "--name", "w0")
+                ended = fleet.run_to_its_end("worker", "analytics", "--name", "w0", limit_s=120)
                 assert ended.returncode == 1
                 assert "millrace replay" in ended.stderr.splitlines()[-1]
         told = done(fleet.run_to_its_end(*REPLAY))
