@@ -2,6 +2,7 @@
 
 import asyncio
 
+from streams.errors import MillraceError
 from topologies.sales import sales_topology
 from topologies.settings import Settings
 from topologies.topology import Topology
@@ -9,6 +10,8 @@ from topologies.views.reader import Reader
 
 # Set: what is to be closed is closed at once.
 LET_GO = asyncio.Event()
+# How often `refused` was to be loaded.
+TRIES: list[Settings] = []
 
 
 def topology(settings: Settings) -> Topology:
@@ -25,3 +28,9 @@ def topology(settings: Settings) -> Topology:
             await LET_GO.wait()
 
     return made
+
+
+def refused(settings: Settings) -> Topology:
+    """One that cannot be loaded."""
+    TRIES.append(settings)
+    raise MillraceError("not today")

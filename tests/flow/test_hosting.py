@@ -52,6 +52,7 @@ class Server:
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
     hosted.LET_GO = asyncio.Event()
+    hosted.TRIES.clear()
     found = Server(tmp_path)
     yield found
     await found.close()
@@ -70,3 +71,17 @@ async def test_a_move_that_is_called_off_leaves_nothing_half_closed(server: Serv
     hosted.LET_GO.set()
     server.switch("v1")
     await server.serves("v1")
+
+
+async def test_what_keeps_a_version_from_being_served_is_logged_once(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("topologies.views.hosting.RETRY_S", 0.001)
+    server.make("v2", load="hosted:refused")
+    server.switch("v2")
+    await server.wait(lambda: len(hosted.TRIES) > 3)
+    assert [line for line in caplog.messages if "not today" in line] == [
+        "order-analytics-group stays at v1: v2 cannot be served: not today"
+    ]
+    server.make("v2")
+    await server.serves("v2")

@@ -220,7 +220,8 @@ class Host:
             following.result()
 
     async def _move(self, wanted: str, serving: Serving, watch: Watch) -> None:
-        """Move to a version; what fails is tried again."""
+        """Move to a version; what fails is tried again, and logged when it is something else than before."""
+        warned = ""
         while True:
             try:
                 await self._moved(wanted, serving, watch.register)
@@ -228,10 +229,12 @@ class Host:
                 return
             except Exception as error:  # what a version is made of may raise anything
                 told = str(error) if isinstance(error, MillraceError) else repr(error)
-                said = f"it cannot be served: {told}"
-                if said != self.said.waiting:
-                    logger.warning("%s stays at %s: %s %s", self.family, self.current.version, wanted, said)
-                self._say(wanted, said)
+                if told != warned:
+                    logger.warning(
+                        "%s stays at %s: %s cannot be served: %s", self.family, self.current.version, wanted, told
+                    )
+                warned = told
+                self._say(wanted, f"it cannot be served: {told}")
             await asyncio.sleep(RETRY_S)
 
     def _say(self, moving: str, waiting: str) -> None:
