@@ -56,6 +56,8 @@ class ReadModel:
         self.records = 0
         self.moved = 0
         self._table_of = {group.changelog(table).name: table for table in group.tables}
+        # Known also after a reset: else progress of before, which is read again, would make it begin anew for ever.
+        self._renewed: dict[TP, int] = {}
         self._open()
 
     def _open(self) -> None:
@@ -189,9 +191,12 @@ class ReadModel:
             progress = progress_records.decode(record.value)
             self._check_fit(progress)
             tp = TP(progress.topic, progress.partition)
+            if progress.renewed < self._renewed.get(tp, 0):
+                continue
             waiting = self._announced[tp]
             newest = waiting[-1] if waiting else self.progress.get(tp)
             if newest is not None and progress.renewed > newest.renewed:
+                self._renewed[tp] = progress.renewed
                 raise Renewed(TP(self.group.progress.name, progress.partition))
             if newest is None or progress.order >= newest.order:
                 waiting.append(progress)

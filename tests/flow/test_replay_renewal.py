@@ -6,9 +6,11 @@ from tempfile import TemporaryDirectory
 import pytest
 from shop import amounts, sell, shop
 
+from streams.intake import NO_WATERMARK
 from streams.log import TP, Entry
 from tables.digest import read_up
 from tables.flush import take
+from tables.progress import Progress
 from tables.read_model import ReadModel
 from tables.renewal import Renewed, began_with, begin_anew, next_epoch, read_progress
 from tables.table import Group
@@ -148,6 +150,28 @@ def test_a_read_model_that_followed_the_former_tables_all_along_begins_anew() ->
         progress = TP(group.progress.name, 0)
         with pytest.raises(Renewed):
             model.apply(progress, driver.log.records(progress))
+        model.reset()
+        run(read_up(model, driver.log))
+        assert {w: row["amount"] for w, row in amounts_of(model).items()} == amounts(driver)
+        model.close()
+
+
+def test_a_read_model_begins_anew_once_also_where_a_worker_had_begun_the_tables_before_the_replay_did() -> None:
+    with Driver(shop()) as driver, TemporaryDirectory() as directory:
+        fill(driver)
+        driver.worker.crash(wipe=True)
+        group = Group("shop", tuple(driver.topology.sources.values()))
+        progress = TP(group.progress.name, 0)
+        early = Progress("sales", 0, position=0, watermark=NO_WATERMARK, generation=7)
+        for name in (*kept_topics(driver.topology.group), PARTIALS):
+            driver.log.delete(name)
+        driver.log.put(progress, early.entry())
+        run(begin_anew(driver.topology.group, driver.log, {}, 1, driver.topic_ids))
+        driver.restart()
+        driver.flush()
+        model = ReadModel(group, Path(directory) / "model")
+        with pytest.raises(Renewed):
+            run(read_up(model, driver.log))
         model.reset()
         run(read_up(model, driver.log))
         assert {w: row["amount"] for w, row in amounts_of(model).items()} == amounts(driver)
