@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from streams.cluster import Cluster
 from streams.errors import MillraceError
-from topologies.names import holder, workers_here
+from topologies.names import held, holder, workers_here
+from topologies.replay.in_place import InPlace
 from topologies.replay.journal import Journal, end_journal, read_journal, write_journal
 from topologies.replay.locks import RESET, alone, over, resetting
 from topologies.replay.planning import Plan, Stretched
+from topologies.settings import Settings
 
 CLAIM = (
     "import sys, pathlib; from topologies.names import claim_name\n"
@@ -72,3 +75,12 @@ def test_a_journal_that_cannot_be_read_is_told_with_its_place(tmp_path: Path) ->
     (tmp_path / "replay.json").write_bytes(b"{")
     with pytest.raises(MillraceError, match=r"replay\.json cannot be read"):
         read_journal(tmp_path)
+
+
+def test_a_worker_of_a_reading_group_is_gone_also_where_one_of_the_replayed_group_has_its_name(tmp_path: Path) -> None:
+    settings = Settings(Cluster("localhost:9"), home=tmp_path, state_dir=tmp_path)
+    replay = InPlace(settings, "analytics", lambda line: None)
+    own = replay.topology.name
+    replay.ended = {own: ["w0", "w1"], "readers": ["w0"]}
+    with held(tmp_path / own / "w0.lock", "a worker runs"):
+        assert replay.gone() == [(own, "w1"), ("readers", "w0")]

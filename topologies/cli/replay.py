@@ -277,7 +277,8 @@ def _print_summary(replay: "InPlace", plan: "Plan", rebuilt: "Rebuilt", *, resum
     import orjson
 
     if json:
-        found = {"group": plan.group, "from": plan.origin, "resumed": resumed, "ended": replay.ended}
+        ended = [name for names in replay.ended.values() for name in names]
+        found = {"group": plan.group, "from": plan.origin, "resumed": resumed, "ended": ended}
         places = [{"topic": o.topic, "partition": o.partition, "start": o.start, "end": o.end} for o in plan.sources]
         told = {**found, **asdict(rebuilt), "dropped": plan.dropped, "partitions": places}
         typer.echo(orjson.dumps(told))
@@ -287,7 +288,8 @@ def _print_summary(replay: "InPlace", plan: "Plan", rebuilt: "Rebuilt", *, resum
         f"{plan.group} is built anew from {plan.origin}: {rebuilt.events:,} events{again} in "
         f"{rebuilt.seconds:.1f} s, {rebuilt.events_per_s:,}/s once it ran, by {rebuilt.workers} worker(s)"
     )
-    for name in replay.gone():
-        typer.echo(f"start again: millrace worker {replay.named} --name {name}")
+    for group, name in replay.gone():
+        command = f"millrace worker {replay.named} --name {name}"
+        typer.echo(f"start again: {command if group == plan.group else f'{name} of {group}'}")
     for topic, readers in plan.readers.items():
         typer.echo(f"{topic} is another topic now: replay {', '.join(readers)} as well")

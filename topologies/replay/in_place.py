@@ -29,14 +29,17 @@ from topologies.versions.loading import refuse_dropped
 
 @dataclass
 class InPlace:
-    """The replay of the topology `named` on a command line. `told` hears, in a line each, what takes a while."""
+    """The replay of the topology `named` on a command line. `told` hears, in a line each, what takes a while.
+
+    `ended` are the workers that were ended for it, by group: those of groups that read what is dropped are among them.
+    """
 
     settings: Settings
     named: str
     told: Callable[[str], None]
     topology: Topology = field(init=False)
     admin: Admin = field(init=False)
-    ended: list[str] = field(default_factory=list)
+    ended: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Load the topology; nothing is asked of the cluster."""
@@ -90,17 +93,17 @@ class InPlace:
         """Who is in the group now."""
         return [member.name for member in members_of(self.admin, self.topology.name)]
 
-    def gone(self) -> list[str]:
-        """Which of the workers that were ended nobody has started again."""
-        here = workers_here(self.settings.state_dir, self.topology.name)
-        return [name for name in self.ended if name not in here]
+    def gone(self) -> list[tuple[str, str]]:
+        """Which of the workers that were ended nobody has started again: group and name."""
+        here = {group: workers_here(self.settings.state_dir, group) for group in self.ended}
+        return [(group, name) for group, names in self.ended.items() for name in names if name not in here[group]]
 
     def empty(self, plan: Plan, *, stop: bool) -> None:
         """Return once nobody works with what is to be dropped. Raises MillraceError naming who does."""
         groups = dict.fromkeys([*(name for names in plan.readers.values() for name in names), plan.group])
         for group in groups:
-            self.ended += empty(
-                self.admin, group, self.settings.state_dir, self.settings.session_s, stop=stop, told=self.told
+            self.ended.setdefault(group, []).extend(
+                empty(self.admin, group, self.settings.state_dir, self.settings.session_s, stop=stop, told=self.told)
             )
 
     def reset(self, plan: Plan, *, stop: bool) -> None:
