@@ -22,6 +22,7 @@ from topologies.driver import Driver
 from topologies.loading import OURS, load_topology
 from topologies.topology import FIRST, Topology
 from topologies.versions.comparing import compare_models
+from topologies.versions.dropping import refuse_served
 from topologies.versions.giving_way import LEAST_SHARE, Behind, Share
 from topologies.versions.loading import load_version, shaping
 from topologies.versions.naming import as_version, group_name, own_topics
@@ -427,6 +428,31 @@ def test_a_version_is_loaded_with_the_settings_that_it_was_made_with() -> None:
     assert made.name == group_name(sales().name, "v2")
     with pytest.raises(MillraceError, match="there is no version v3"):
         load_version(sales(), "v3", shop_settings(), register)
+
+
+def test_a_dropped_version_is_there_only_for_who_drops_what_is_left_of_it() -> None:
+    register, first = Register(), sales()
+    register.apply([record(entry("version", first.name, "v2", value=Version("analytics", "analytics", dropped=True)))])
+    with pytest.raises(MillraceError, match="there is no version v2"):
+        load_version(first, "v2", shop_settings(), register)
+    left = load_version(first, "v2", shop_settings(), register, dropped=True)
+    assert (left.name, left.version) == (group_name(first.name, "v2"), "v2")
+    assert list(register.known(first.name)) == [FIRST]
+    assert list(register.known(first.name, dropped=True)) == [FIRST, "v2"]
+
+
+def test_a_version_that_is_served_or_that_a_view_server_still_has_is_not_dropped() -> None:
+    first = sales()
+    other, register = second(first), Register()
+    refuse_served(register, other)
+    with pytest.raises(MillraceError, match="v1 of order-analytics-group is served"):
+        refuse_served(register, first)
+    register.apply([record(entry("server", first.name, "here:8090", value=Seen("v1", "v2", "soon", now_ms())))])
+    with pytest.raises(MillraceError, match="here:8090 still has v2"):
+        refuse_served(register, other)
+    register.apply([record(entry("served", first.name, value=Served("v2", "v1")))])
+    with pytest.raises(MillraceError, match="here:8090 still has v1"):
+        refuse_served(register, first)
 
 
 def test_a_rebuild_takes_less_the_further_the_served_version_is_behind() -> None:

@@ -24,6 +24,7 @@ from bench.changed_sales import KEY, PIECES, is_changed
 from streams.cluster import Cluster
 from streams.topics import ORDER_EVENTS
 from topologies.demo.processes import MILLRACE
+from topologies.versions.register import Version, entry, write_register
 
 REGIONS = ("seoul", "busan", "daegu")
 AMOUNT = 100
@@ -219,6 +220,22 @@ def test_a_server_that_is_started_again_serves_what_was_switched_to(shop: Shop) 
     assert shop.shown() == shop.sold
 
 
+def test_what_is_switched_to_while_its_drop_waits_for_a_yes_is_not_dropped(shop: Shop) -> None:
+    environment = {**os.environ, **shop.running.children.environment}
+    command, pipe = [*MILLRACE, "replay", "drop", "v2"], subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stderr=pipe, text=True) as asking:
+        assert asking.stderr is not None
+        assert "This deletes" in asking.stderr.readline()
+        shop.millrace("replay", "switch", "v2", "--behind", "--json")
+        _, said = asking.communicate("y\n", timeout=LIMIT_S)
+    assert asking.returncode == 1
+    assert "v2 of" in said
+    assert "is served" in said
+    assert any(".v2" in name for name in shop.topics())
+    shop.millrace("replay", "switch", "v3", "--behind", "--json")
+    assert shop.served() == "v3"
+
+
 def test_what_is_served_is_not_dropped_and_the_rest_is_dropped_whole(shop: Shop) -> None:
     assert "is served" in shop.millrace("replay", "drop", "v3", "--yes", code=1)
     assert "has workers" in shop.millrace("replay", "drop", "v1", "--yes", code=1)
@@ -229,6 +246,11 @@ def test_what_is_served_is_not_dropped_and_the_rest_is_dropped_whole(shop: Shop)
         "v3": "served",
     }
     assert (listed["v1"]["workers"], listed["v3"]["load"]) == (1, "bench.changed_sales:topology")
+    # as a drop that was killed has left it
+    dropped = Version("analytics", "analytics", dropped=True)
+    write_register(shop.running.cluster, shop.prefix, entry("version", shop.group, "v2", value=dropped))
+    refused = shop.millrace("replay", "analytics", "--as", "v2", "--once", code=1)
+    assert "is not dropped whole" in " ".join(refused.split())
     gone = shop.millrace("replay", "drop", "v2", "--yes", "--json")
     left = shop.topics()
     assert gone["topics"]
@@ -236,6 +258,7 @@ def test_what_is_served_is_not_dropped_and_the_rest_is_dropped_whole(shop: Shop)
     assert not [name for name in left if ".v2" in name]
     assert not Path(gone["directory"]).exists()
     assert "there is no version v2" in shop.millrace("replay", "switch", "v2", code=1)
+    assert "nothing of it is left" in shop.millrace("replay", "drop", "v2", "--yes", code=1)
     again = shop.build("v2", "--load", "bench.changed_sales:topology")
     assert again["records"] >= shop.sold
     assert shop.millrace("replay", "diff", "v2", "v3", "--json")["same"]

@@ -337,7 +337,7 @@ def drop(
     from topologies.versions import dropping
 
     settings = Settings.from_environment(bootstrap=bootstrap, home=home, state_dir=state)
-    _, target = _loaded(version, topology, settings)
+    _, target = _loaded(version, topology, settings, dropped=True)
     planned = dropping.plan_drop(target, settings)
     told = {
         "topology": target.family,
@@ -403,8 +403,10 @@ def _first(named: str | None, settings: Settings) -> "tuple[Register, Topology]"
     return known, first_version(known, named, settings)
 
 
-def _loaded(version: str, named: str | None, settings: Settings) -> "tuple[Register, Topology]":
+def _loaded(
+    version: str, named: str | None, settings: Settings, *, dropped: bool = False
+) -> "tuple[Register, Topology]":
     from topologies.versions.loading import load_version
 
     known, first = _first(named, settings)
-    return known, load_version(first, version, settings, known)
+    return known, load_version(first, version, settings, known, dropped=dropped)

@@ -11,7 +11,7 @@ from typing import Final
 
 from streams.admin.connection import Admin
 from streams.admin.groups import committed_offsets
-from streams.admin.topics import Stretch, stretches
+from streams.admin.topics import Stretch, stretches, topic_names
 from streams.errors import MillraceError
 from streams.log import TP, LogError
 from streams.topics import missing_topics
@@ -22,7 +22,7 @@ from topologies.settings import Settings
 from topologies.topology import FIRST, Topology
 from topologies.versions.giving_way import Behind, source_partitions
 from topologies.versions.loading import load_version, shaped, shaping
-from topologies.versions.naming import as_version, check_version
+from topologies.versions.naming import as_version, check_version, own_topics
 from topologies.versions.register import Version, entry, now_ms, read_register, write_register
 
 CAUGHT_UP_S: Final = 2.0
@@ -88,12 +88,24 @@ def plan(name: str, version: str, settings: Settings, load: str | None = None) -
     register = read_register(settings.cluster, settings.prefix)
     kept = register.versions.get((first.name, version))
     if kept is None or kept.dropped:
-        declared = load_topology(load or name, settings)
-        return Wanted(name, version, load or name, as_version(declared, first.name, version), settings, is_new=True)
+        made = as_version(load_topology(load or name, settings), first.name, version)
+        if kept is not None:
+            _refuse_left(made, settings)
+        return Wanted(name, version, load or name, made, settings, is_new=True)
     if load is not None and load != kept.load:
         raise MillraceError(f"{version} of {name} was made of {kept.load}: give another version to {load}, or drop it")
     topology = load_version(first, version, settings, register)
     return Wanted(name, version, kept.load, topology, shaped(settings, kept.settings), is_new=False)
+
+
+def _refuse_left(made: Topology, settings: Settings) -> None:
+    """Raise MillraceError where something is left of a version that was dropped: it would pass for the new one's."""
+    left = {topic.name for topic in own_topics(made)}.intersection(topic_names(Admin(settings.cluster)))
+    if left:
+        raise MillraceError(
+            f"{made.version} of {made.family} is not dropped whole, {min(left)} is still there: "
+            f"`millrace replay drop {made.version}` drops the rest"
+        )
 
 
 def lost_before(wanted: Wanted) -> dict[TP, int]:

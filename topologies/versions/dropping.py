@@ -12,7 +12,7 @@ from streams.errors import MillraceError
 from topologies.settings import Settings
 from topologies.topology import Topology
 from topologies.versions.naming import own_topics
-from topologies.versions.register import Version, entry, now_ms, read_register, write_register
+from topologies.versions.register import Register, Version, entry, now_ms, read_register, write_register
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,24 @@ class Dropping:
 
 
 def plan_drop(topology: Topology, settings: Settings) -> Dropping:
-    """What there is of a version, to be deleted. Raises MillraceError where somebody needs it."""
+    """What there is of a version, to be deleted. Raises MillraceError where somebody needs it, or nothing is left."""
     admin = Admin(settings.cluster)
     present = set(topic_names(admin))
     topics = [topic.name for topic in own_topics(topology) if topic.name in present]
-    _refuse_served(topology, settings)
+    register = read_register(settings.cluster, settings.prefix)
+    refuse_served(register, topology)
     _refuse_used(topology, topics, admin)
     group = topology.name if topology.name in {one.name for one in list_groups(admin)} else None
     directory = Path(settings.state_dir) / topology.name
-    return Dropping(topology, topics, group, directory if directory.is_dir() else None)
+    found = Dropping(topology, topics, group, directory if directory.is_dir() else None)
+    if topology.version not in register.known(topology.family) and not (topics or group or found.directory):
+        raise MillraceError(f"{topology.version} of {topology.family} was dropped, and nothing of it is left here")
+    return found
 
 
-def _refuse_served(topology: Topology, settings: Settings) -> None:
-    register, version = read_register(settings.cluster, settings.prefix), topology.version
+def refuse_served(register: Register, topology: Topology) -> None:
+    """Raise MillraceError for a version that is served, or that a view server still has."""
+    version = topology.version
     if register.served(topology.family).version == version:
         raise MillraceError(f"{version} of {topology.family} is served: switch to another version first")
     for name, seen in register.serving(topology.family, now_ms()).items():
@@ -64,7 +69,10 @@ def drop(dropping: Dropping, settings: Settings) -> None:
     """Delete it. Started again after it was ended in the middle, it deletes the rest. Raises MillraceError."""
     topology, admin = dropping.topology, Admin(settings.cluster)
     register = read_register(settings.cluster, settings.prefix)
-    kept = register.known(topology.family).get(topology.version, Version())
+    # asked once more: whoever was to agree to the plan may have taken a while
+    refuse_served(register, topology)
+    _refuse_used(topology, dropping.topics, admin)
+    kept = register.known(topology.family, dropped=True).get(topology.version, Version())
     first = register.first_of(topology.family) or ""
     gone = Version(kept.load, first, kept.settings, now_ms(), dropped=True)
     # first, so that no worker and no view server makes them anew in between

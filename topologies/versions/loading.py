@@ -54,10 +54,15 @@ def first_version(register: Register, named: str | None, settings: Settings) -> 
     raise MillraceError("no topology has versions here: `millrace replay analytics --as v2` makes one of analytics")
 
 
-def load_version(first: Topology, version: str, settings: Settings, register: Register) -> Topology:
-    """A version of the topology `first`, which is its own first one. Raises MillraceError where there is none."""
+def load_version(
+    first: Topology, version: str, settings: Settings, register: Register, *, dropped: bool = False
+) -> Topology:
+    """A version of the topology `first`, which is its own first one. Raises MillraceError where there is none.
+
+    One that was dropped is none, except to who asks for `dropped` ones too: of those something may be left.
+    """
     check_version(version)
-    known = register.known(first.name)
+    known = register.known(first.name, dropped=dropped)
     if version not in known:
         raise MillraceError(
             f"there is no version {version} of {first.name}: there are {', '.join(known) or 'none'}; "

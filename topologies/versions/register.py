@@ -108,10 +108,10 @@ class Register:
         """What is served of a topology."""
         return self.served_of.get(topology, FIRST_SERVED)
 
-    def known(self, topology: str) -> dict[str, Version]:
-        """All versions of a topology that are not dropped, the oldest first."""
+    def known(self, topology: str, *, dropped: bool = False) -> dict[str, Version]:
+        """All versions of a topology that are not dropped, or those as well; the oldest first."""
         found = {FIRST: Version(), **{name: one for (of, name), one in self.versions.items() if of == topology}}
-        return {name: found[name] for name in sorted(found, key=number) if not found[name].dropped}
+        return {name: found[name] for name in sorted(found, key=number) if dropped or not found[name].dropped}
 
     def first_of(self, topology: str) -> str | None:
         """The name by which the first version of a topology is loaded."""
