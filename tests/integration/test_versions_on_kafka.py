@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -291,3 +292,12 @@ def test_what_cannot_be_is_one_line_that_says_why(shop: Shop, arguments: list[st
     said = shop.millrace(*arguments, code=1)
     assert told in " ".join(said.split())
     assert "Traceback" not in said
+
+
+def test_a_build_that_is_ended_before_it_has_caught_up_says_so_by_its_exit_code(shop: Shop) -> None:
+    environment = {**os.environ, **shop.running.children.environment}
+    logs = Path(environment["MILLRACE_HOME"]) / "logs"
+    with subprocess.Popen([*MILLRACE, "replay", "analytics", "--as", "v5", "--once"], env=environment) as building:
+        shop.running.wait(lambda: list(logs.glob("*-v5-0.log")))
+        building.send_signal(signal.SIGINT)
+        assert building.wait(LIMIT_S) == 130

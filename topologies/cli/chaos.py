@@ -29,12 +29,11 @@ from topologies.cli.broker import bring_up
 from topologies.cli.chaos_beside import RATE as RATE_BESIDE
 from topologies.cli.chaos_beside import beside
 from topologies.cli.completing import topologies
-from topologies.cli.ending import ended_by_signals
+from topologies.cli.ending import INTERRUPTED, ended_by_signals
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.settings import Settings, find_cluster, home_directory
 
 SHOWN = 10
-INTERRUPTED = 130
 # Three days of event time in twenty minutes.
 SOAK_SPEED = 216.0
 SESSION_S = 4.0

@@ -25,7 +25,7 @@ from streams.topics import USER_ACTIVITY, missing_topics
 from topologies.chaos.behaviour import behaviour_ledger
 from topologies.chaos.subject import BEHAVIOUR, LOOKED_S, RECOMMENDATIONS
 from topologies.cli.broker import bring_up
-from topologies.cli.ending import ended_by_signals
+from topologies.cli.ending import INTERRUPTED, ended_by_signals
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.cli.simulate import as_dict, topic_names
 from topologies.demo.kills import Kills
@@ -98,7 +98,7 @@ def run_demo(
     if verify and events is None:
         raise MillraceError("--verify needs an end: give --events, e.g. `millrace demo --events 300000 --verify`")
     console = Console(stderr=True)
-    ended = 0 if events is None else 130  # without an end of its own, Ctrl-C is how it is meant to end
+    ended = 0 if events is None else INTERRUPTED  # without an end of its own, Ctrl-C is how it is meant to end
     with ended_by_signals(ended), _cluster(home, nodes, bootstrap, apart=verify) as (cluster, directory):
         settings = _settings(cluster, directory, port, apart=verify)
         shop = ShopSettings(seed=seed, currency=settings.currency, topics=topic_names(topics))

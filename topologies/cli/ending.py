@@ -5,9 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event as Flag
 from types import FrameType
+from typing import Final
 
 import typer
 from rich.console import Console
+
+# The exit code of what Ctrl-C has ended before its end.
+INTERRUPTED: Final = 130
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from streams.errors import MillraceError
 from topologies.cli import replay_versions
 from topologies.cli.completing import topologies
-from topologies.cli.ending import ended_by_signals
+from topologies.cli.ending import INTERRUPTED, ended_by_signals
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.cli.worker import State, TopologyName
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 IN_PLACE: Final = "TOPOLOGY --from"
 BESIDE: Final = "TOPOLOGY --as"
-CTRL_C: Final = 130
 # Where nobody looks at a bar, a line now and then.
 SAY_EVERY_S: Final = 10.0
 
@@ -126,7 +125,7 @@ def in_place(
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     origin, shown = parse_origin(begin), Console(stderr=True)
     settings = Settings.from_environment(bootstrap=bootstrap, home=home, state_dir=state)
-    with ended_by_signals(CTRL_C):
+    with ended_by_signals(INTERRUPTED):
         replay = InPlace(settings, topology, lambda line: shown.print(line, highlight=False, markup=False))
         if dry_run:
             pending = replay.pending(origin, anew=anew)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -75,7 +75,7 @@ def build(
     """
     from rich.console import Console
 
-    from topologies.cli.ending import ended_by_signals
+    from topologies.cli.ending import INTERRUPTED, ended_by_signals
     from topologies.demo.processes import Children
     from topologies.versions import building
 
@@ -90,7 +90,7 @@ def build(
     building.begin(wanted)
     logs = settings.home / "logs"
     console.print(f"Building {version} of {topology} as group {wanted.topology.name}; logs in {logs}", soft_wrap=True)
-    with ended_by_signals(0), Children(logs, settings.variables()) as children:
+    with ended_by_signals(INTERRUPTED), Children(logs, settings.variables()) as children:
         building.start_workers(children, wanted, workers, bound)
         began = time.monotonic()
         standing = _followed(wanted, children, console)
@@ -104,9 +104,10 @@ def build(
         typer.echo(orjson.dumps(told) if json else _built(told, topology))
         if not once:
             console.print("It follows on; Ctrl-C ends that.")
-            while True:
-                time.sleep(1)
-                children.check()
+            with suppress(KeyboardInterrupt):  # how it is meant to end
+                while True:
+                    time.sleep(1)
+                    children.check()
 
 
 def _followed(wanted: "Wanted", children: Any, console: "Console") -> "Standing":

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from topologies.cli.ending import ended_by_signals
+from topologies.cli.ending import INTERRUPTED, ended_by_signals
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.cli.produce import partitioner_of
 from topologies.cli.showing import print_table
@@ -22,7 +22,6 @@ from topologies.scenarios.run import run
 from topologies.scenarios.telling import as_dict, columns, lines, readers, row
 from topologies.settings import Settings
 
-INTERRUPTED: Final = 130
 CUSTOM: Final = "topologies.scenarios.spreading:big_customer_apart"
 SPREADERS: Final = ("key-hash", "round-robin", CUSTOM)
 
