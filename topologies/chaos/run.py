@@ -105,6 +105,8 @@ def run_once(
         book = subject.open_book(demo)
         stack.callback(demo.end)
         try:
+            if broker is not None:
+                broker.up()  # a node that did not come up again in the run before is not this one's fault
             fleet = start_fleet(settings, children, broker, demo, subject)
             watch = stack.enter_context(watching(settings, fleet.group, settings.prefix + subject.watched))
             striking = Striking(fleet, demo, watch, rng, outcome, report)
