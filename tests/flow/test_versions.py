@@ -468,6 +468,17 @@ def test_a_rebuild_takes_less_the_further_the_served_version_is_behind() -> None
     assert share.hear(None) == before
 
 
+def test_a_rebuild_gives_way_to_a_version_that_was_behind_before_it_began() -> None:
+    tps = [TP("orders", 0)]
+    behind, share = Behind(tps), Share(bound_s=2.0)
+    for number in range(12):
+        at = 100.0 + number / 4
+        assert behind.look(at, {tps[0]: 1_000 + number}, {tps[0]: number}) is None
+        assert behind.least(at) == (number / 4 or None)
+        share.hear(behind.least(at))
+    assert share.share == LEAST_SHARE
+
+
 def test_the_age_of_what_is_committed_grows_until_it_covers_a_look() -> None:
     tps = [TP("orders", 0), TP("orders", 1)]
     behind = Behind(tps)

@@ -51,9 +51,11 @@ class Behind:
 
     tps: Sequence[TP]
     _sources: dict[str, Source] = field(default_factory=dict)
+    _first_at: float | None = None
 
     def look(self, at: float, ends: Mapping[TP, int], committed: Mapping[TP, int]) -> float | None:
         """The age in seconds as of `at` (epoch s), when `ends` and then `committed` were asked for; None: not known."""
+        self._first_at = at if self._first_at is None else self._first_at
         for topic in {tp.topic for tp in self.tps}:
             source = self._sources.setdefault(topic, Source(topic))
             source.look(at, {tp.partition: ends[tp] for tp in self.tps if tp.topic == topic})
@@ -61,6 +63,10 @@ class Behind:
         times = [source.complete_at for source in self._sources.values()]
         known = [found for found in times if found is not None]
         return max(0.0, at - min(known)) if known and len(known) == len(times) else None
+
+    def least(self, at: float) -> float | None:
+        """How old it is at least while that is not known: not even what was there at the first look is in it."""
+        return None if self._first_at is None or at <= self._first_at else at - self._first_at
 
 
 @dataclass
@@ -146,7 +152,8 @@ class GivingWay:
             return 0.0
         at = time.time()
         ends = ends_of(self._admin, self._tps)
-        return self._behind.look(at, ends, committed_offsets(self._admin, self._group))
+        age_s = self._behind.look(at, ends, committed_offsets(self._admin, self._group))
+        return self._behind.least(at) if age_s is None else age_s
 
     def _ask(self) -> None:
         register = read_register(self.settings.cluster, self.settings.prefix)
