@@ -25,7 +25,7 @@ from topologies.settings import Settings
 from topologies.topology import Topology
 from topologies.versions.naming import group_name
 from topologies.versions.register import Register, read_register
-from topologies.views.freshness import Source
+from topologies.views.freshness import Source, earliest
 
 if TYPE_CHECKING:
     from streams.delivery import BatchApp
@@ -60,9 +60,8 @@ class Behind:
             source = self._sources.setdefault(topic, Source(topic))
             source.look(at, {tp.partition: ends[tp] for tp in self.tps if tp.topic == topic})
             source.settle({tp.partition: committed.get(tp, 0) for tp in self.tps if tp.topic == topic})
-        times = [source.complete_at for source in self._sources.values()]
-        known = [found for found in times if found is not None]
-        return max(0.0, at - min(known)) if known and len(known) == len(times) else None
+        since = earliest(source.complete_at for source in self._sources.values())
+        return None if since is None else max(0.0, at - since)
 
     def least(self, at: float) -> float | None:
         """How old it is at least while that is not known: not even what was there at the first look is in it."""

@@ -87,7 +87,7 @@ class Tracker:
 
     def complete_at(self) -> float | None:
         """Since when all tables are known to be complete; None: never yet."""
-        return _earliest(source.complete_at for source in self.sources.values())
+        return earliest(source.complete_at for source in self.sources.values())
 
     def look_at_copies(self, complete_at: float | None, ends: Mapping[str, Mapping[int, int]]) -> None:
         """Note the end offsets of the copied topics, and `complete_at` as it was when they were asked for."""
@@ -112,8 +112,8 @@ class Tracker:
     def age_s(self, topics: Iterable[str], now: float, *, copies: bool = False) -> float | None:
         """For how long these sources' tables, and the copies, have not been known to be complete; None: never yet."""
         followed = [self.sources[topic] for topic in topics] + (list(self.derived.values()) if copies else [])
-        earliest = _earliest(source.complete_at for source in followed)
-        return None if earliest is None else round(max(0.0, now - earliest), 3)
+        since = earliest(source.complete_at for source in followed)
+        return None if since is None else round(max(0.0, now - since), 3)
 
     def copies_lag(self) -> dict[str, int | None]:
         """How many records of each copied topic are not in its copy, as of the last look; None before the first."""
@@ -153,22 +153,26 @@ class Tracker:
             offsets.update({f"{topic}:{p}": offset for p, offset in sorted(covered.items())})
             lags.update({f"{topic}:{p}": lag for p, lag in sorted(self.sources[topic].lag(covered).items())})
             marks.update({f"{topic}:{p}": at for p, at in sorted(self.model.watermarks(topic).items())})
-        lowest = min(marks.values(), default=None)
-        return {
-            "watermark": None if lowest is None else iso(lowest),
-            "watermarkMs": lowest,
-            "watermarksMs": marks,
-            "offsets": offsets,
-            "lag": lags or None,
-            "lagTotal": sum(lags.values()) if lags else None,
-        }
+        return _of_partitions(marks, offsets, lags)
 
 
-def _earliest(times: Iterable[float | None]) -> float | None:
+def earliest(times: Iterable[float | None]) -> float | None:
     """The first of the times; None if one is not known, or there are none."""
     found = list(times)
     known = [at for at in found if at is not None]
     return min(known) if known and len(known) == len(found) else None
+
+
+def _of_partitions(marks: Mapping[str, int], offsets: Mapping[str, int], lags: Mapping[str, int]) -> dict[str, Any]:
+    lowest = min(marks.values(), default=None)
+    return {
+        "watermark": None if lowest is None else iso(lowest),
+        "watermarkMs": lowest,
+        "watermarksMs": marks,
+        "offsets": offsets,
+        "lag": lags or None,
+        "lagTotal": sum(lags.values()) if lags else None,
+    }
 
 
 def together(all_of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -178,14 +182,8 @@ def together(all_of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     marks, offsets = (_merged(min, (one[name] for one in all_of)) for name in ("watermarksMs", "offsets"))
     lags = _merged(max, (one["lag"] or {} for one in all_of))
     ages = [one["age_s"] for one in all_of]
-    lowest = min(marks.values(), default=None)
     return {
-        "watermark": None if lowest is None else iso(lowest),
-        "watermarkMs": lowest,
-        "watermarksMs": marks,
-        "offsets": offsets,
-        "lag": lags or None,
-        "lagTotal": sum(lags.values()) if lags else None,
+        **_of_partitions(marks, offsets, lags),
         "age_s": None if None in ages else max(ages, default=None),
         "connected": all(one["connected"] for one in all_of),
         "caughtUp": all(one["caughtUp"] for one in all_of),
