@@ -9,10 +9,10 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Final
 
+from bench.visits import Sent
 from streams.cluster import Cluster
-from streams.events import Event
 from streams.producers import Producer
 from streams.simulator.behaviour_ledger import BehaviourLedger
 from streams.simulator.emission import slices
@@ -26,16 +26,6 @@ EVENTS_PER_S: Final = 25.0
 SLICE_MS: Final = 1_000
 HOUR_MS: Final = 3_600_000
 SOURCES: Final = (USER_ACTIVITY, ORDER_EVENTS)
-
-
-class Sent(NamedTuple):
-    """One record; `at` is its own timestamp, ms."""
-
-    topic: str
-    key: bytes
-    value: bytes
-    event: Event
-    at: int
 
 
 @dataclass(frozen=True)
