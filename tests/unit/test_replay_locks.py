@@ -63,7 +63,7 @@ async def test_a_worker_that_starts_while_the_state_is_dropped_waits_until_that_
 
 def test_what_is_to_be_done_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_journal(tmp_path / "shop") is None
-    journal = Journal(PLAN, "resetting", 1_700_000_000_000)
+    journal = Journal(PLAN, "resetting")
     write_journal(tmp_path / "shop", journal)
     assert read_journal(tmp_path / "shop") == journal
     end_journal(tmp_path / "shop")

@@ -1,6 +1,5 @@
 """A replay in place from its beginning to its end, or from where it was interrupted."""
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -108,13 +107,12 @@ class InPlace:
 
     def reset(self, plan: Plan, *, stop: bool) -> None:
         """Drop the state and begin the tables anew. Raises MillraceError; the same command goes on then."""
-        began_ms = time.time_ns() // 1_000_000
         with resetting(self.directory, self.topology.name):
             self.empty(plan, stop=stop)
-            write_journal(self.directory, Journal(plan, "resetting", began_ms))
+            write_journal(self.directory, Journal(plan, "resetting"))
             reached("replay-noted")
             reset(self.admin, self.topology, plan, self.settings.state_dir)
-        write_journal(self.directory, Journal(plan, "rebuilding", began_ms))
+        write_journal(self.directory, Journal(plan, "rebuilding"))
 
     def rebuild(self, plan: Plan, workers: int, report: Callable[[Mapping[TP, int]], None]) -> Rebuilt:
         """Have the tables built up to the plan's ends. Raises MillraceError; the same command goes on then."""

@@ -16,14 +16,10 @@ NAME = "replay.json"
 
 
 class Journal(msgspec.Struct, frozen=True):
-    """`resetting`: the state may be there whole, in part, or not; `rebuilding`: the tables have begun anew.
-
-    `began_ms` is when the replay was asked for (epoch ms).
-    """
+    """`resetting`: the state may be there whole, in part, or not; `rebuilding`: the tables have begun anew."""
 
     plan: Plan
     phase: Literal["resetting", "rebuilding"]
-    began_ms: int
 
 
 def read_journal(directory: Path) -> Journal | None:
