@@ -131,6 +131,7 @@ def test_the_same_logic_built_beside_says_the_same(shop: Shop) -> None:
         assert table["windows"] >= MINUTES - 3
         assert table["cells"][0] == table["cells"][1] > 0
         assert all(one == other for one, other in table["sums"].values())
+    assert shop.millrace("replay", "diff", "v1", "v1", "--json")["same"]
     made = shop.topics() - before - {f"{shop.prefix}versions"}
     assert made
     assert all(".v2" in name for name in made)

@@ -209,7 +209,8 @@ async def compare_versions(
     log = KafkaLog(cluster, client_id="millrace-diff")
     await log.start()
     with tempfile.TemporaryDirectory(prefix="millrace-diff-") as directory:
-        models = [ReadModel(read_group(topology), Path(directory) / topology.version) for topology in (one, other)]
+        sides = (("one", one), ("other", other))  # which may be the same version
+        models = [ReadModel(read_group(topology), Path(directory) / side) for side, topology in sides]
         telling = asyncio.create_task(_tell(models, tell))
         try:
             for model in models:
