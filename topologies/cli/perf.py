@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from streams.admin import perf as measuring
 from streams.admin.perf import Consumed, Load, Produced, Report
 from topologies.cli.completing import topics as known_topics
-from topologies.cli.ending import ended_by_signals
+from topologies.cli.ending import INTERRUPTED, ended_by_signals
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.settings import Settings
 
@@ -59,7 +59,7 @@ def produce(
         raise typer.BadParameter(f"--acks is all, 1 or 0, not {acks!r}")
     load = Load(records, size, rate, acks, linger_ms, batch_bytes, compression)
     cluster = Settings.from_environment(bootstrap=bootstrap, home=home).cluster
-    with ended_by_signals(1), _shown(records) as report:
+    with ended_by_signals(INTERRUPTED), _shown(records) as report:
         done = measuring.produce(cluster, topic, load, report)
     typer.echo(orjson.dumps(produced(done)) if json else _said_produced(done))
 
@@ -76,7 +76,7 @@ def consume(
 ) -> None:
     """Read records from the beginning and measure; figures mean what kafka-consumer-perf-test's mean."""
     cluster = Settings.from_environment(bootstrap=bootstrap, home=home).cluster
-    with ended_by_signals(1), _shown(records) as report:
+    with ended_by_signals(INTERRUPTED), _shown(records) as report:
         done = measuring.consume(cluster, topic, records, group=group, idle_s=timeout, report=report)
     typer.echo(orjson.dumps(consumed(done)) if json else _said_consumed(done))
 

@@ -51,6 +51,8 @@ def reset(admin: Admin, topology: Topology, plan: Plan, state_dir: Path) -> None
     reached("replay-made-anew")
     commit(admin, group.name, dict.fromkeys(partitions(what.inner), 0))
     asyncio.run(_begin(admin, topology, starts, plan.renewed))
+    # refused where somebody has joined: who came before the line above has restored what was there before it
+    commit(admin, group.name, starts)
     reached("replay-begun")
 
 

@@ -172,7 +172,9 @@ class Host:
             file.unlink(missing_ok=True)
             return
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(msgspec.json.encode(Kept(name, register.known(self.family)[name])))
+        fresh = file.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.encode(Kept(name, register.known(self.family)[name])))
+        fresh.replace(file)
 
     async def run(self, serving: Serving, watch: Watch) -> None:
         """Serve what the register says, until cancelled.
@@ -203,7 +205,7 @@ class Host:
     async def close(self) -> None:
         """Follow no more, and close everything."""
         await asyncio.gather(*self._closing, return_exceptions=True)
-        for old, task in self._retiring.values():
+        for old, task in list(self._retiring.values()):
             await _cancelled(task)
             await old.close()
         await self.current.close()
