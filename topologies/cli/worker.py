@@ -29,6 +29,7 @@ Name = Annotated[
 ]
 State = Annotated[Path | None, typer.Option("--state", help="State directory; workers of one host share it.")]
 Port = Annotated[int | None, typer.Option("--port", help="Of its own pages; else the first free one from 6066.")]
+Host = Annotated[str, typer.Option("--host", help="Address of its own pages; 0.0.0.0 lets everybody in.")]
 Version = Annotated[
     str | None, typer.Option("--as", help="Work for this version (`millrace replay`), such as v2; else for the first.")
 ]
@@ -50,6 +51,7 @@ def worker(
     topology: TopologyName = "analytics",
     name: Name = None,
     port: Port = None,
+    host: Host = LOOPBACK,
     state: State = None,
     version: Version = None,
     give_way: GiveWay = None,
@@ -77,7 +79,7 @@ def worker(
     else:
         found, settings = _version(found, version, settings)
     at_a_time = {} if give_way is None else {"broker_max_poll_records": giving_way.RECORDS}
-    app = build_app(found, settings, web_port=web_port, **at_a_time)
+    app = build_app(found, settings, web_port=web_port, web_bind=host, **at_a_time)
     if give_way is not None:
         giving_way.give_way(app, found, settings, give_way)
     app.finalize()
