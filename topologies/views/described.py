@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from multidict import MultiMapping
@@ -14,13 +14,13 @@ JSON: Final = "application/json"
 
 @dataclass(frozen=True)
 class Described:
-    """One endpoint that is asked with GET.
+    """One endpoint: asked with GET, or told something with POST, a `body` of JSON where it takes one.
 
-    `answer` is a msgspec Struct that has the shape of the answer, or a JSON Schema of one's own; None: an object of
-    any shape. Structs with `forbid_unknown_fields` promise that there is nothing else in it. `problems` are the
-    statuses of the problems that it may answer with, beside those that every endpoint has; `others` other answers by
-    their status, None for one without a body. A `live` one can be followed as a stream of events, one that is not
-    `strict` takes any query, one that is not `guarded` needs no token.
+    `answer` is a msgspec Struct that has the shape of the answer, or a JSON Schema of one's own; None: an object of any
+    shape. Structs with `forbid_unknown_fields` promise that there is nothing else in it. `status` is what it answers
+    with when all is well. `problems` are the statuses of the problems that it may answer with, beside those that every
+    endpoint has; `others` other answers by their status, None for one without a body. A `live` one can be followed as a
+    stream of events, one that is not `strict` takes any query, one that is not `guarded` needs no token.
 
         DEVICES = Described(
             "The devices of a site",
@@ -43,6 +43,9 @@ class Described:
     guarded: bool = True
     content: str = JSON
     others: Mapping[int, type[msgspec.Struct] | None] = field(default_factory=dict)
+    method: Literal["get", "post"] = "get"
+    body: type[msgspec.Struct] | None = None
+    status: int = 200
 
     def __post_init__(self) -> None:
         """Raise ValueError for a parameter that is declared twice."""

@@ -113,22 +113,23 @@ def state_bytes(kept: ReadModel | TopicCopy) -> int:
         return state_bytes(kept)
 
 
-class Metrics:
+class HttpMetrics:
     """One server's registry, and the counters of its requests."""
 
-    def __init__(self, trackers: Callable[[], Sequence[Tracker]], channels: Channels) -> None:
-        """Register everything with a registry of its own, so that several servers fit into a process."""
+    def __init__(self, server: str) -> None:
+        """Register everything with a registry of its own, so that several servers fit into a process.
+
+        `server` goes into the metrics' names.
+        """
         self.registry = CollectorRegistry(auto_describe=False)
-        self.registry.register(FollowCollector(trackers))
-        self.registry.register(LiveCollector(channels))
         self._requests = Counter(
-            "millrace_views_http_requests",
+            f"millrace_{server}_http_requests",
             "Requests answered.",
             ["route", "method", "status"],
             registry=self.registry,
         )
         self._seconds = Histogram(
-            "millrace_views_http_request_seconds",
+            f"millrace_{server}_http_request_seconds",
             "How long answers took.",
             ["route"],
             buckets=BUCKETS_S,
@@ -141,7 +142,17 @@ class Metrics:
         self._seconds.labels(route).observe(seconds)
 
 
-METRICS = web.AppKey("metrics", Metrics)
+class Metrics(HttpMetrics):
+    """What a view server tells."""
+
+    def __init__(self, trackers: Callable[[], Sequence[Tracker]], channels: Channels) -> None:
+        """Read trackers and channels when Prometheus asks."""
+        super().__init__("views")
+        self.registry.register(FollowCollector(trackers))
+        self.registry.register(LiveCollector(channels))
+
+
+METRICS = web.AppKey("metrics", HttpMetrics)
 # When a stream began (of perf_counter): whoever begins one notes it.
 BEGAN = web.RequestKey("began", float)
 

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document of a server: made of what its endpoints declare, so that the two cannot disagree.
 
-Every GET route is in it. A view of a topology that does not describe itself is there with its path, the first line
-of its docstring, and an object as its answer.
+Every route is in it. A view of a topology that does not describe itself is there with its path, the first line of its
+docstring, and an object as its answer.
 """
 
 import inspect
@@ -47,7 +47,14 @@ SAID: Final = {
 Tree = dict[str, Any]
 
 
-def document(endpoints: Mapping[str, Described], *, read_token: bool = False, ops_token: bool = False) -> Tree:
+def document(
+    endpoints: Mapping[str, Described],
+    *,
+    read_token: bool = False,
+    ops_token: bool = False,
+    title: str = "Millrace views",
+    about: str = ABOUT,
+) -> Tree:
     """The document of a server with these endpoints, by path; with tokens if it asks for some."""
     endpoints = dict(sorted(endpoints.items()))
 
@@ -58,21 +65,17 @@ def document(endpoints: Mapping[str, Described], *, read_token: bool = False, op
             return "operations"
         return "reads" if read_token else None
 
-    shapes = [
-        answers.Problem,
-        answers.Freshness,
-        *dict.fromkeys(shape for one in endpoints.values() for shape in _shapes(one)),
-    ]
+    shapes = list(dict.fromkeys(shape for one in endpoints.values() for shape in _shapes(one)))
     references, components = msgspec.json.schema_components(shapes, ref_template=REF)
     schema_of = dict(zip(shapes, references, strict=True))
     paths = {}
     for path, one in endpoints.items():
-        paths[path] = {"get": _operation(path, one, schema_of, token=tokens(path, one))}
+        paths[path] = {one.method: _operation(path, one, schema_of, token=tokens(path, one))}
         if one.live and path + SUFFIX not in endpoints:
             paths[path + SUFFIX] = {"get": _stream(path, one, schema_of, token=tokens(path, one))}
     found: Tree = {
         "openapi": VERSION,
-        "info": {"title": "Millrace views", "version": _version(), "description": ABOUT},
+        "info": {"title": title, "version": _version(), "description": about},
         "paths": paths,
         "components": {"schemas": dict(sorted(components.items()))},
     }
@@ -112,20 +115,27 @@ def path_names(path: str) -> list[str]:
 
 
 def _shapes(described: Described) -> Iterable[type[msgspec.Struct]]:
+    yield answers.Problem
+    if described.answer is None:
+        yield answers.Freshness
     if isinstance(described.answer, type):
         yield described.answer
+    if described.body is not None:
+        yield described.body
     yield from (shape for shape in described.others.values() if shape is not None)
 
 
 def _operation(path: str, described: Described, schema_of: Mapping[Any, Tree], *, token: str | None) -> Tree:
     parameters = [*described.parameters, *(FOLLOWING if described.live else ())]
     found: Tree = {
-        "operationId": "_".join(["get", *re.findall(r"\w+", path)]),
+        "operationId": "_".join([described.method, *re.findall(r"\w+", path)]),
         "summary": described.summary,
         "tags": [_tag(path)],
         "parameters": [_parameter(parameter) for parameter in parameters],
         "responses": _responses(described, schema_of, token=token),
     }
+    if described.body is not None:
+        found["requestBody"] = {"required": True, "content": {JSON: {"schema": schema_of[described.body]}}}
     if described.detail:
         found["description"] = described.detail
     if token is not None:
@@ -160,7 +170,8 @@ def _parameter(parameter: Parameter[Any]) -> Tree:
 
 
 def _responses(described: Described, schema_of: Mapping[Any, Tree], *, token: str | None) -> Tree:
-    found: Tree = {"200": _content(described.summary, described.content, _schema(described.answer, schema_of))}
+    good = _content(described.summary, described.content, _schema(described.answer, schema_of))
+    found: Tree = {str(described.status): good}
     if described.live:
         found["200"]["content"][EVENTS] = {"schema": {"type": "string", "description": STREAM}}
     for status, shape in described.others.items():

@@ -84,9 +84,11 @@ def views_app(
     app.on_shutdown.append(end_streams)
     topologies = [*topologies, *later]
     routes = _routes(topologies)
-    tokens = {"read_token": app[ACCESS].read_token is not None, "ops_token": app[ACCESS].ops_token is not None}
+    access = app[ACCESS]
     endpoints = described(topologies, routes)
-    app[docs.DOCUMENT] = docs.asset_of(document(endpoints, **tokens))
+    app[docs.DOCUMENT] = docs.asset_of(
+        document(endpoints, read_token=access.read_token is not None, ops_token=access.ops_token is not None)
+    )
     owners = {path: topology.family for topology in topologies for path in topology.views}
     app[LIVE] = {path: owners.get(path) for path, one in endpoints.items() if one.live}
     for path, handler in routes.items():

@@ -147,11 +147,15 @@ async function listen(response, out) {
   }
 }
 
-function trial(path, operation) {
+function trial(spec, path, method, operation) {
   const status = h("span", { class: "status", role: "status" });
   const out = h("pre", { hidden: true, tabindex: "0", "aria-label": "The answer" });
   const stop = h("button", { type: "button", hidden: true, onclick: () => abort?.abort() }, "Stop");
-  const live = Object.keys(operation.responses["200"].content).every((type) => type === "text/event-stream");
+  const good = Object.entries(operation.responses).find(([code]) => code.startsWith("2"))[1];
+  const live = Object.keys(good.content).every((type) => type === "text/event-stream");
+  const sent = operation.requestBody?.content["application/json"];
+  const example = sent && JSON.stringify(resolve(spec, sent.schema).examples?.[0] ?? {});
+  const body = sent ? h("textarea", { id: `${operation.operationId}-body`, rows: 4, spellcheck: "false" }, example) : null;
   const other = (operation.security ?? []).some((one) => "operations" in one);
   const given = other ? h("input", { type: "password", id: `${operation.operationId}-token`, autocomplete: "off" }) : null;
   let abort = null;
@@ -166,7 +170,8 @@ function trial(path, operation) {
       const began = performance.now();
       status.textContent = "…";
       try {
-        const response = await ask(url, { headers, signal: abort.signal, purpose });
+        if (body) headers["Content-Type"] = "application/json";
+        const response = await ask(url, { method, headers, body: body?.value, signal: abort.signal, purpose });
         const type = response.headers.get("Content-Type") ?? "";
         status.dataset.good = response.ok;
         out.hidden = false;
@@ -197,8 +202,9 @@ function trial(path, operation) {
         h("p", {}, prose(parameter.description ?? ""), h("span", { class: "quiet" }, ` ${limits(parameter.schema)}`)),
       );
     }),
+    ...(body ? [h("div", { class: "field" }, h("label", { for: body.id }, "Body *"), body, h("p", {}))] : []),
     ...(given ? [h("div", { class: "field" }, h("label", { for: given.id }, "Token for operations"), given, h("p", {}))] : []),
-    h("div", { class: "actions" }, h("button", { type: "submit" }, live ? "Listen" : "Ask"), stop, status),
+    h("div", { class: "actions" }, h("button", { type: "submit" }, live ? "Listen" : method === "GET" ? "Ask" : "Send"), stop, status),
     out,
   );
   return form;
@@ -214,8 +220,9 @@ function answers(spec, operation) {
   });
 }
 
-function shown(spec, path, operation) {
+function shown(spec, path, method, operation) {
   const body = h("div", {});
+  const sent = operation.requestBody?.content["application/json"].schema;
   const element = h(
     "details", {
       class: "operation", id: operation.operationId,
@@ -224,13 +231,14 @@ function shown(spec, path, operation) {
         body.append(
           ...[
             operation.description ? h("p", {}, prose(operation.description)) : null,
-            h("h3", {}, operation.parameters.length ? "Parameters" : "Try it"), trial(path, operation),
+            h("h3", {}, operation.parameters.length ? "Parameters" : "Try it"), trial(spec, path, method, operation),
+            ...(sent ? [h("h3", {}, "Body"), fields(spec, sent)] : []),
             h("h3", {}, "Answers"), ...answers(spec, operation),
           ].filter(Boolean),
         );
       },
     },
-    h("summary", {}, h("span", { class: "method" }, "GET"), h("code", {}, path), h("span", {}, operation.summary)),
+    h("summary", {}, h("span", { class: "method" }, method), h("code", {}, path), h("span", {}, operation.summary)),
     body,
   );
   const words = [path, operation.summary, ...operation.parameters.map((one) => one.name), ...Object.keys(operation.responses)];
@@ -243,10 +251,12 @@ function show(spec) {
   find("title").textContent = `${spec.info.title} ${spec.info.version}`;
   find("about").replaceChildren(...spec.info.description.trim().split("\n\n").map((part) => h("p", {}, prose(part))));
   const groups = new Map();
-  for (const [path, { get }] of Object.entries(spec.paths)) {
-    const tag = get.tags[0];
-    if (!groups.has(tag)) groups.set(tag, []);
-    groups.get(tag).push(shown(spec, path, get));
+  for (const [path, methods] of Object.entries(spec.paths)) {
+    for (const [method, operation] of Object.entries(methods)) {
+      const tag = operation.tags[0];
+      if (!groups.has(tag)) groups.set(tag, []);
+      groups.get(tag).push(shown(spec, path, method.toUpperCase(), operation));
+    }
   }
   const sections = [...groups].map(([tag, operations]) => {
     const section = h("section", { "aria-labelledby": `tag-${tag}` }, h("h2", { id: `tag-${tag}` }, tag), operations.map((one) => one.element));
