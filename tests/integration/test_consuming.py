@@ -1,0 +1,239 @@
+"""A group with side effects on a real cluster: order, at least once, hand-over, waiting, outages."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from operating import fresh
+
+from streams.broker import Broker
+from streams.cluster import Cluster
+from streams.consuming import Again, Handle, Meter, Reading, consume
+from streams.errors import MillraceError
+from streams.log import TP, Record
+from streams.producers import Producer
+from streams.topics import Topic, ensure_topics
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Seen:
+    """A handler that remembers what it was given, and first does what a test wants."""
+
+    def __init__(self, before: Callable[[TP, Sequence[Record]], Any] | None = None) -> None:
+        self.before = before
+        self.calls: list[tuple[TP, list[int]]] = []
+
+    async def __call__(self, tp: TP, records: Sequence[Record]) -> None:
+        if self.before is not None:
+            await self.before(tp, records)
+        self.calls.append((tp, [record.offset for record in records]))
+
+    def offsets(self, partition: int) -> list[int]:
+        return [offset for tp, offsets in self.calls if tp.partition == partition for offset in offsets]
+
+    def total(self) -> int:
+        return sum(len(offsets) for _, offsets in self.calls)
+
+
+async def until(holds: Callable[[], Any], what: str, limit_s: float = 30.0) -> None:
+    async with asyncio.timeout(limit_s):
+        while not holds():
+            await asyncio.sleep(0.02)
+    assert holds(), what
+
+
+@asynccontextmanager
+async def consuming(
+    kafka: Cluster, group: str, topic: Topic, handle: Handle, *, orderly: bool = True, **settings: Any
+) -> AsyncIterator[asyncio.Event]:
+    """A member while the context lasts. Not `orderly`: it dies in the middle of what it does."""
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(consume(kafka, group, [topic], handle, stop=stop, **settings))
+    try:
+        yield stop
+        if task.done():
+            await task
+    finally:
+        if orderly:
+            stop.set()
+            await asyncio.wait_for(task, 20)
+        else:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def topic_with(kafka: Cluster, *counts: int, **config: str) -> Topic:
+    """A topic of its own with so many records in each partition."""
+    topic = Topic(fresh("effects"), partitions=len(counts), config=config)
+    ensure_topics(kafka, [topic])
+    send(kafka, topic, *counts)
+    return topic
+
+
+def send(kafka: Cluster, topic: Topic, *counts: int) -> None:
+    with Producer(kafka) as producer:
+        for partition, count in enumerate(counts):
+            for number in range(count):
+                producer.produce(topic.name, b"k", b"%d" % number, partition=partition)
+
+
+async def test_every_record_is_handled_in_order_and_then_committed(kafka: Cluster) -> None:
+    topic, seen, meter = topic_with(kafka, 700, 3), Seen(), Meter()
+    group = fresh("effects")
+    async with consuming(kafka, group, topic, seen, max_records=100, meter=meter):
+        await until(lambda: seen.total() == 703 and not any(meter.lag().values()), "handled")
+        assert meter.handled == {TP(topic.name, 0): 700, TP(topic.name, 1): 3}
+    assert seen.offsets(0) == list(range(700))
+    assert seen.offsets(1) == [0, 1, 2]
+    assert max(len(offsets) for _, offsets in seen.calls) <= 100
+    later = Seen()
+    send(kafka, topic, 1, 1)
+    async with consuming(kafka, group, topic, later):
+        await until(lambda: later.total() == 2, "the new ones")
+    assert (later.offsets(0), later.offsets(1)) == ([700], [3])
+
+
+async def test_what_was_not_said_to_have_taken_effect_comes_again_after_a_death(kafka: Cluster) -> None:
+    topic, group, begun = topic_with(kafka, 10), fresh("effects"), asyncio.Event()
+
+    async def hang(tp: TP, records: Sequence[Record]) -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    async with consuming(kafka, group, topic, Seen(hang), orderly=False):
+        await asyncio.wait_for(begun.wait(), 20)
+    again = Seen()
+    async with consuming(kafka, group, topic, again):
+        await until(lambda: again.total() == 10, "all of them")
+
+
+async def test_one_that_waits_holds_up_its_partition_only(kafka: Cluster) -> None:
+    topic, failures = topic_with(kafka, 5, 5), 0
+
+    async def refuse(tp: TP, records: Sequence[Record]) -> None:
+        nonlocal failures
+        if tp.partition == 0 and failures < 3:
+            failures += 1
+            raise Again(0.3)
+
+    seen = Seen(refuse)
+    async with consuming(kafka, fresh("effects"), topic, seen):
+        await until(lambda: seen.offsets(1), "the other partition")
+        assert seen.offsets(0) == []
+        await until(lambda: seen.offsets(0), "this one, too")
+    assert seen.offsets(0) == list(range(5))
+    assert failures == 3
+
+
+async def test_what_took_effect_before_a_wait_does_not_come_again(kafka: Cluster) -> None:
+    topic, group = topic_with(kafka, 10), fresh("effects")
+
+    async def some(tp: TP, records: Sequence[Record]) -> None:
+        raise Again(0.0 if records[0].offset < 6 else 60.0, at=records[0].offset + 3)
+
+    meter, second = Meter(), Seen()
+    async with consuming(kafka, group, topic, Seen(some), meter=meter):
+        await until(lambda: 9 in meter.position.values(), "it waits with the last one")
+    async with consuming(kafka, group, topic, second):
+        await until(lambda: second.total(), "what is left")
+    assert second.offsets(0) == [9]
+
+
+async def test_a_hand_over_repeats_nothing_and_leaves_nothing_out(kafka: Cluster) -> None:
+    topic, group = topic_with(kafka, 400, 400, 400, 400), fresh("effects")
+
+    async def slowly(tp: TP, records: Sequence[Record]) -> None:
+        await asyncio.sleep(0.05)
+
+    one, two = Seen(slowly), Seen(slowly)
+    async with consuming(kafka, group, topic, one, max_records=20):
+        await until(lambda: one.total() > 100, "the first is at work")
+        async with consuming(kafka, group, topic, two, max_records=20):
+            await until(lambda: two.total() > 100, "the second, too")
+        await until(lambda: one.total() + two.total() >= 1600, "all")
+    for partition in range(4):
+        assert sorted(one.offsets(partition) + two.offsets(partition)) == list(range(400))
+
+
+async def test_lingering_gathers_until_there_is_enough_or_it_is_time(kafka: Cluster) -> None:
+    topic, seen = topic_with(kafka, 3), Seen()
+    async with consuming(kafka, fresh("effects"), topic, seen, reading=Reading(max_records=8, linger_s=1.5)):
+        send(kafka, topic, 1)
+        await until(lambda: seen.calls, "the time is over")
+        assert seen.offsets(0) == [0, 1, 2, 3]
+        send(kafka, topic, 9)
+        await until(lambda: seen.total() == 13, "the others")
+    assert [len(offsets) for _, offsets in seen.calls] == [4, 8, 1]
+
+
+async def test_what_is_gathered_is_handled_at_an_orderly_end(kafka: Cluster) -> None:
+    topic, seen, meter = topic_with(kafka, 3), Seen(), Meter()
+    async with consuming(kafka, fresh("effects"), topic, seen, reading=Reading(linger_s=60), meter=meter):
+        await until(lambda: meter.assigned, "a member")
+        await asyncio.sleep(1)  # what it reads meanwhile is not handled yet, however long this takes
+        assert seen.calls == []
+    assert seen.offsets(0) in ([0, 1, 2], [])
+
+
+async def test_bytes_bound_what_is_handed_over_as_well(kafka: Cluster) -> None:
+    topic, seen = topic_with(kafka), Seen()
+    topic = Topic(fresh("effects"), partitions=1)
+    ensure_topics(kafka, [topic])
+    with Producer(kafka) as producer:
+        for _ in range(5):
+            producer.produce(topic.name, None, b"x" * 1000)
+    async with consuming(kafka, fresh("effects"), topic, seen, reading=Reading(max_bytes=2500)):
+        await until(lambda: seen.total() == 5, "all")
+    assert max(len(offsets) for _, offsets in seen.calls) == 2
+
+
+async def test_a_group_can_begin_where_it_knows_better(kafka: Cluster) -> None:
+    topic, seen = topic_with(kafka, 10), Seen()
+
+    async def starts(tp: TP, first: int, end: int) -> int:
+        assert (first, end) == (0, 10)
+        return 6
+
+    async with consuming(kafka, fresh("effects"), topic, seen, reading=Reading(starts=starts)):
+        await until(lambda: seen.total() == 4, "the last four")
+    assert seen.offsets(0) == [6, 7, 8, 9]
+
+
+async def test_a_mistake_in_a_handler_ends_the_loop_with_it(kafka: Cluster) -> None:
+    async def wrong(tp: TP, records: Sequence[Record]) -> None:
+        raise MillraceError("this cannot be")
+
+    with pytest.raises(MillraceError, match="this cannot be"):
+        await consume(kafka, fresh("effects"), [topic_with(kafka, 1)], wrong, stop=asyncio.Event())
+
+
+async def test_what_was_deleted_before_it_was_read_is_told(kafka: Cluster) -> None:
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+    topic, group, told = topic_with(kafka, 10), fresh("effects"), list[str]()
+    async with consuming(kafka, group, topic, first := Seen()):
+        await until(lambda: first.total() == 10, "all")
+    send(kafka, topic, 10)
+    AdminClient(kafka.librdkafka()).delete_records([TopicPartition(topic.name, 0, 15)])[
+        TopicPartition(topic.name, 0, 15)
+    ].result(10)
+    async with consuming(kafka, group, topic, seen := Seen(), tell=told.append):
+        await until(lambda: seen.total() == 5, "what is left")
+    assert seen.offsets(0) == [15, 16, 17, 18, 19]
+    assert any("up to 5 record(s) from 10 on were deleted" in line for line in told)
+
+
+async def test_a_broker_that_goes_and_comes_back_is_waited_for(kafka: Cluster, kafka_broker: Broker) -> None:
+    topic, group, told = topic_with(kafka, 5), fresh("effects"), list[str]()
+    async with consuming(kafka, group, topic, seen := Seen(), tell=told.append):
+        await until(lambda: seen.total() == 5, "the first")
+        await asyncio.to_thread(kafka_broker.kill, 1)
+        await until(lambda: any("is away" in line for line in told), "told")
+        await asyncio.to_thread(kafka_broker.start_node, 1)
+        await asyncio.to_thread(send, kafka, topic, 5)
+        await until(lambda: len(set(seen.offsets(0))) == 10, "the others")
+    assert seen.offsets(0) == list(range(10))
