@@ -14,7 +14,7 @@ committed after 8 was sent. So a relay asks for what is unsent, never for what c
 
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -79,6 +79,7 @@ class Row(NamedTuple):
     topic: str
     key: bytes
     value: bytes
+    event_id: str
     created_at_ms: int
 
 
@@ -117,7 +118,15 @@ async def unsent(connection: AsyncConnection, shards: Iterable[int], limit: int)
     """The rows of these shards that wait, by id, at most so many."""
     columns = outbox.c
     wanted = (
-        select(columns.id, columns.shard, columns.topic, columns.record_key, columns.value, columns.created_at_ms)
+        select(
+            columns.id,
+            columns.shard,
+            columns.topic,
+            columns.record_key,
+            columns.value,
+            columns.event_id,
+            columns.created_at_ms,
+        )
         .where(columns.shard.in_(sorted(shards)), columns.sent_offset.is_(None))
         .order_by(columns.id)
         .limit(limit)
@@ -142,15 +151,15 @@ async def mark(connection: AsyncConnection, sent: Mapping[int, Place]) -> int:
     return noted.rowcount
 
 
-async def place_of(connection: AsyncConnection, event_id: str) -> Place | None:
-    """Where an event lies; None while that is not known, or not any more."""
+async def places(connection: AsyncConnection, event_ids: Collection[str]) -> dict[str, Place]:
+    """Where events lie, by their ids; without those of which that is not known, or not any more."""
     columns = outbox.c
-    found = (
-        await connection.execute(
-            select(columns.topic, columns.sent_partition, columns.sent_offset).where(columns.event_id == event_id)
-        )
-    ).one_or_none()
-    return None if found is None or found.sent_offset is None else Place(*found)
+    wanted = select(columns.event_id, columns.topic, columns.sent_partition, columns.sent_offset).where(
+        columns.event_id.in_(event_ids), columns.sent_offset.is_not(None)
+    )
+    return {
+        row.event_id: Place(row.topic, row.sent_partition, row.sent_offset) for row in await connection.execute(wanted)
+    }
 
 
 async def waiting(connection: AsyncConnection) -> Waiting:
@@ -163,17 +172,15 @@ async def waiting(connection: AsyncConnection) -> Waiting:
     return Waiting(rows, 0.0 if oldest_ms is None else max(0.0, (now_ms() - oldest_ms) / 1000))
 
 
-async def forget(connection: AsyncConnection, shards: Iterable[int], before_ms: int, limit: int) -> int:
-    """Delete rows that were sent and are older than a time, at most so many; returns how many.
+async def old(connection: AsyncConnection, shards: Collection[int], before_ms: int, limit: int) -> list[int]:
+    """Ids of rows that were sent and are older than a time, of these shards; looked for among the oldest so many."""
+    columns = outbox.c
+    oldest = select(columns.id, columns.shard, columns.created_at_ms, columns.sent_offset).order_by(columns.id)
+    rows = (await connection.execute(oldest.limit(limit))).all() if shards else []
+    sent = (row for row in rows if row.sent_offset is not None and row.shard in shards)
+    return [row.id for row in sent if row.created_at_ms < before_ms]
 
-    Looked for by id, and only among the oldest, so that what is cheap when there is nothing to do stays it.
-    """
-    oldest = select(outbox.c.id, outbox.c.created_at_ms, outbox.c.sent_offset, outbox.c.shard)
-    rows = (await connection.execute(oldest.order_by(outbox.c.id).limit(limit))).all()
-    mine = set(shards)
-    old = [
-        row.id for row in rows if row.created_at_ms < before_ms and row.sent_offset is not None and row.shard in mine
-    ]
-    if not old:
-        return 0
-    return (await connection.execute(delete(outbox).where(outbox.c.id.in_(old)))).rowcount
+
+async def forget(connection: AsyncConnection, rows: Sequence[int]) -> int:
+    """Delete rows by id; returns how many there were."""
+    return (await connection.execute(delete(outbox).where(outbox.c.id.in_(rows)))).rowcount
