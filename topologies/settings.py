@@ -48,7 +48,7 @@ class Settings:
     ``half_life_days`` (0: it counts for ever).
     A view server counts a closed window again from the log each ``audit_every_s`` (topologies.views.audit; 0: never).
     ``read_token`` and ``ops_token`` are what view servers ask for (topologies.views.guard); pages of ``cors_origin``
-    may read them (None: of their own origin only).
+    may read them (None: of their own origin only). ``orders_token`` is what the order API asks for.
     """
 
     cluster: Cluster
@@ -71,10 +71,12 @@ class Settings:
     alert_amount: int = 5_000_000
     half_life_days: float = 7.0
     views_port: int = 8090
+    orders_port: int = 8080
     worker_port: int = 6066
     audit_every_s: float = 10.0
     read_token: str | None = field(default=None, repr=False)
     ops_token: str | None = field(default=None, repr=False)
+    orders_token: str | None = field(default=None, repr=False)
     cors_origin: str | None = None
 
     def __post_init__(self) -> None:
@@ -94,14 +96,14 @@ class Settings:
         _require(self.alert_orders >= 1 and self.alert_amount >= 1, "alert_orders and alert_amount must be at least 1")
         _require(self.audit_every_s >= 0, "audit_every_s must not be negative; 0 turns the audit off")
         _require(self.half_life_days >= 0, "half_life_days must not be negative")
-        for token in filter(None, (self.read_token, self.ops_token)):
+        for token in filter(None, (self.read_token, self.ops_token, self.orders_token)):
             _require(bool(LEGAL_TOKEN.fullmatch(token)), "tokens must be 8 to 1,000 letters, digits and -._~+/=")
         _require(self.read_token is None or self.read_token != self.ops_token, "ops_token must not be the read_token")
         origin = self.cors_origin
         _require(
             origin is None or bool(LEGAL_ORIGIN.fullmatch(origin)), "cors_origin must be like https://shop.example"
         )
-        for port in (self.views_port, self.worker_port):
+        for port in (self.views_port, self.orders_port, self.worker_port):
             _require(0 <= port < 65536, f"port {port} is not one")
 
     @classmethod

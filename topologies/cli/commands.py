@@ -40,6 +40,8 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("dead-letters", "topologies.cli.dead_letters", "What could not be applied: list, mend, send back."),
     Command("worker", "topologies.cli.worker", "Run a worker: consume, keep the tables, emit derived topics."),
     Command("views", "topologies.cli.views", "Answer for the tables over HTTP, from a local copy of them."),
+    Command("db", "topologies.cli.db", "The order database: make its tables, and fill them."),
+    Command("orders", "topologies.cli.orders", "Take orders over HTTP into a database, and publish what happened."),
     Command("replay", "topologies.cli.replay", "Build the tables anew from the log, in place or beside the live ones."),
     Command("explain", "topologies.cli.explain", "What a number comes from, and whether the log still says so."),
     Command("digest", "topologies.cli.digest", "Hash what each table's closed windows say, to compare two runs."),

@@ -14,3 +14,12 @@ Bootstrap = Annotated[
     typer.Option("--bootstrap", help="Kafka at host:port,...; else MILLRACE_BOOTSTRAP, else the embedded broker."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        help="Of the orders: mysql://user:password@host/name, postgresql://... or sqlite:///path; else "
+        "MILLRACE_DATABASE, else orders.db in the home.",
+        show_default=False,
+    ),
+]

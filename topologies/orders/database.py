@@ -72,7 +72,7 @@ class DatabaseUnreachable(MillraceError):
     def __init__(self, url: URL, error: BaseException) -> None:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
         super().__init__(
-            f"the database at {url.render_as_string()} cannot be used ({reason}): name yours with --database or "
+            f"the database at {shown_url(url)} cannot be used ({reason}): name yours with --database or "
             "MILLRACE_DATABASE"
         )
 
@@ -100,6 +100,11 @@ def database_url(text: str | None, environment: Mapping[str, str], home: Path) -
 EXAMPLES: Final = (
     "use sqlite:////path/to/orders.db, mysql://user:password@host/shop or postgresql://user:password@host/shop"
 )
+
+
+def shown_url(url: URL) -> str:
+    """A URL as it was given: without our driver, and without its password."""
+    return url.set(drivername=url.get_backend_name()).render_as_string()
 
 
 @dataclass(frozen=True)

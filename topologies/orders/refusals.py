@@ -80,3 +80,12 @@ class BadBody(Problem):
     def __init__(self, detail: str) -> None:
         """Say what is wrong, and what would be right."""
         super().__init__(HTTPStatus.BAD_REQUEST, "bad-body", "Bad body", detail)
+
+
+def kind_of(problem: Problem) -> str:
+    """The last part of a problem's type.
+
+    >>> kind_of(UnknownUser(7))
+    'unknown-user'
+    """
+    return str(problem.body["type"]).rpartition(":")[2]

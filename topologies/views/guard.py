@@ -54,10 +54,11 @@ HEADERS: Final = {
 
 @dataclass(frozen=True)
 class Access:
-    """The tokens that a server asks for; None: that one is not asked for."""
+    """The tokens that a server asks for; None: that one is not asked for. `purpose` is what the first one is for."""
 
     read_token: str | None = field(default=None, repr=False)
     ops_token: str | None = field(default=None, repr=False)
+    purpose: str = "reads"
 
     def permits(self, request: web.Request, *, operation: bool = False) -> bool:
         """Whether a request brings the token for reads, or for operations."""
@@ -90,7 +91,7 @@ async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
     operation = path in OPERATIONS
     is_open = path in OPEN or request.match_info.handler in request.app[PUBLIC]
     if not is_open and not request.app[ACCESS].permits(request, operation=operation):
-        raise _unauthorized(request, "operations" if operation else "reads")
+        raise _unauthorized(request, "operations" if operation else request.app[ACCESS].purpose)
     _check_body(request)
     try:
         async with asyncio.timeout(ANSWER_S) as limit:

@@ -54,8 +54,12 @@ def document(
     ops_token: bool = False,
     title: str = "Millrace views",
     about: str = ABOUT,
+    purpose: str = "reads",
 ) -> Tree:
-    """The document of a server with these endpoints, by path; with tokens if it asks for some."""
+    """The document of a server with these endpoints, by path; with tokens if it asks for some.
+
+    `purpose` is what the token is for that is not for operations.
+    """
     endpoints = dict(sorted(endpoints.items()))
 
     def tokens(path: str, one: Described) -> str | None:
@@ -63,7 +67,7 @@ def document(
             return None
         if path in OPERATIONS and ops_token:
             return "operations"
-        return "reads" if read_token else None
+        return purpose if read_token else None
 
     shapes = list(dict.fromkeys(shape for one in endpoints.values() for shape in _shapes(one)))
     references, components = msgspec.json.schema_components(shapes, ref_template=REF)

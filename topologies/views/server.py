@@ -210,27 +210,28 @@ def run(
 
 async def _serve(topologies: Sequence[Topology], settings: Settings, host: str, started: Callable[[str], None]) -> None:
     app = build_views(topologies, settings)
-    _allow_connections()
+    allow_connections()
     spare_the_collector()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_WITHIN_S)
     warn_if_open(host, app[ACCESS])
     try:
         await runner.setup()
-        await _listen(runner, host, settings.views_port)
+        await listen(runner, host, settings.views_port)
         started(url_of(runner))
-        await _until_stopped(runner.app[FOLLOWING])
+        await until_stopped(runner.app[FOLLOWING])
     finally:
         await runner.cleanup()
 
 
-def _allow_connections() -> None:
+def allow_connections() -> None:
     """Raise the limit of open files as far as a process may: each client has one, and many systems begin at 1,024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (FILES if hard == resource.RLIM_INFINITY else hard, hard))
 
 
-async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
+async def listen(runner: web.AppRunner, host: str, port: int) -> None:
+    """Let a runner's application answer there. Raises MillraceError for a port that is taken."""
     try:
         await Site(runner, host, port).start()
     except OSError as error:
@@ -244,7 +245,7 @@ def url_of(runner: web.AppRunner) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def _until_stopped(following: "Sequence[asyncio.Task[None]]") -> None:
+async def until_stopped(following: "Sequence[asyncio.Task[None]]") -> None:
     """Wait for a signal; what ends a follower for good is raised."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
