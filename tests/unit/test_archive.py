@@ -1,0 +1,233 @@
+"""The archive's laws, with files on disk and in memory, without a broker."""
+
+import asyncio
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streams.consuming import Again
+from streams.errors import MillraceError
+from streams.intake import EventTime
+from streams.log import TP
+from streams.memory_log import MemoryRecord
+from streams.topics import ORDER_EVENTS, Topic
+from topologies.archive.archiving import Archive, runs
+from topologies.archive.checking import check
+from topologies.archive.files import Files
+from topologies.archive.layout import day_of
+from topologies.archive.querying import Tables
+
+DAY = 86_400_000
+TP0 = TP("order-events", 0)
+ORDER = b'{"orderId":%d,"userId":"u","amount":7,"eventId":"e%d","items":[{"productId":1,"quantity":2,"price":3}]}'
+
+
+def record(offset: int, at: int = DAY, value: bytes | None = None, key: bytes | None = b"user-u") -> MemoryRecord:
+    return MemoryRecord(offset, at, key, value if value is not None else ORDER % (offset, offset), [("h", b"\xff")])
+
+
+def records(first: int, end: int, at: int = DAY) -> list[MemoryRecord]:
+    return [record(offset, at) for offset in range(first, end)]
+
+
+@pytest.fixture(params=["disk", "memory"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Files]:
+    found = Files(str(tmp_path / "archive") if request.param == "disk" else f"memory://{uuid4().hex}")
+    found.prepare()
+    yield found
+    if not found.local:
+        found.fs.store.clear()
+
+
+async def started(files: Files, end: int = 1_000_000, topic_id: str = "") -> Archive:
+    archive = Archive(files, [ORDER_EVENTS], {"order-events": topic_id})
+    await archive.starts(TP0, 0, end)
+    return archive
+
+
+def offsets(files: Files) -> list[int]:
+    return [offset for path, _ in files.places("order-events") for offset in files.offsets(path)]
+
+
+def rows(files: Files, sql: str) -> Sequence[Sequence[Any]]:
+    with Tables(files, EventTime()) as tables:
+        return tables.query(sql).rows
+
+
+async def test_what_is_archived_is_where_the_next_one_begins(files: Files) -> None:
+    await (await started(files))(TP0, records(0, 10))
+    again = await started(files)
+    assert again.next[TP0] == 10
+    await again(TP0, records(5, 12))  # as after a commit that failed
+    assert offsets(files) == list(range(12))
+
+
+async def test_of_two_that_believe_to_own_a_partition_each_offset_is_archived_once(files: Files) -> None:
+    one, two = await started(files), await started(files)
+    await one(TP0, records(0, 10))
+    await two(TP0, records(0, 15))
+    await one(TP0, records(10, 12))
+    await one(TP0, records(12, 20))
+    await two(TP0, records(15, 30))
+    assert offsets(files) == list(range(30))
+    assert one.counts.overtaken + two.counts.overtaken == 3
+    assert [found.faults for found in check(files, "order-events")] == [[]]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 6), st.booleans()), max_size=25))
+def test_however_archivers_interleave_and_start_anew_no_offset_is_there_twice_or_left_out(
+    steps: list[tuple[int, int, bool]],
+) -> None:
+    async def run() -> None:
+        files = Files(f"memory://{uuid4().hex}")
+        archives = [await started(files) for _ in range(3)]
+        reads = [0, 0, 0]
+        for who, count, anew in steps:
+            if anew:  # killed, and started again
+                archives[who] = await started(files)
+                reads[who] = archives[who].next[TP0]
+            await archives[who](TP0, records(reads[who], reads[who] + count))
+            reads[who] += count
+        assert offsets(files) == list(range(max(archive.next[TP0] for archive in archives)))
+        files.fs.store.clear()
+
+    asyncio.run(run())
+
+
+async def test_a_row_has_all_that_the_record_had_and_the_fields_of_its_event(files: Files) -> None:
+    await (await started(files))(TP0, [record(0), record(1, value=b"{"), record(2, value=b"", key=None)])
+    ((order, user, amount, item, headers),) = rows(
+        files, 'SELECT order_id, user_id, amount, items[1], headers FROM order_events WHERE "offset" = 0'
+    )
+    assert (order, user, amount, headers) == ("0", "u", 7, [{"name": "h", "value": b"\xff"}])
+    assert item == {"product_id": "1", "category": "unknown", "quantity": 2, "price": 3}
+    found = rows(files, 'SELECT "offset", key, value, unreadable IS NULL, id FROM order_events ORDER BY ALL')
+    assert found == [
+        (0, b"user-u", ORDER % (0, 0), True, "e0"),
+        (1, b"user-u", b"{", False, "order-events-0-1"),
+        (2, None, b"", False, "order-events-0-2"),
+    ]
+
+
+async def test_a_row_lies_under_its_own_day_or_a_later_one(files: Files) -> None:
+    days = [1, 1, 2, 1, 2, 3, 1, 9]
+    await (await started(files))(TP0, [record(offset, day * DAY) for offset, day in enumerate(days)])
+    found = rows(files, 'SELECT date, count(*) FROM order_events WHERE date >= "timestamp"::DATE GROUP BY 1 ORDER BY 1')
+    assert [(str(day), count) for day, count in found] == [
+        ("1970-01-02", 2),
+        ("1970-01-03", 3),
+        ("1970-01-04", 2),
+        ("1970-01-10", 1),
+    ]
+
+
+@given(st.lists(st.integers(-1, 5 * DAY), min_size=1))
+def test_days_part_records_and_change_nothing_about_them(times: list[int]) -> None:
+    given_ = [record(offset, at) for offset, at in enumerate(times)]
+    found = list(runs(given_))
+    assert list(itertools.chain(*found)) == given_
+    assert all(day_of(one.timestamp) <= day_of(run[0].timestamp) for run in found for one in run)
+
+
+async def test_holes_of_the_log_are_none_of_the_archive(files: Files) -> None:
+    archive = await started(files)
+    await archive(TP0, [record(3), record(7)])  # compaction took the others
+    await archive(TP0, [record(12)])
+    (found,) = check(files, "order-events")
+    assert (found.first, found.end, found.rows, found.faults) == (0, 13, 3, [])
+
+
+async def test_what_is_missing_damaged_or_there_twice_is_found(files: Files) -> None:
+    archive = await started(files)
+    for first in range(0, 40, 10):
+        await archive(TP0, records(first, first + 10))
+    paths = [path for path, _ in files.places("order-events")]
+    files.fs.rm(paths[1])
+    files.fs.pipe_file(paths[2].replace("0020", "0015"), files.fs.cat_file(paths[2]))
+    files.fs.pipe_file(paths[3], b"PAR1 and nothing else PAR1")
+    (found,) = check(files, "order-events")
+    said = "\n".join(found.faults)
+    assert "10 to 19 are missing" in said
+    assert "begins at 20, before 30" in said
+    assert "is damaged" in said
+
+
+async def test_an_archive_of_another_topic_of_the_same_name_is_refused(files: Files) -> None:
+    await (await started(files, topic_id="one"))(TP0, records(0, 10))
+    with pytest.raises(MillraceError, match="is of another topic"):
+        await started(files, topic_id="two")
+    with pytest.raises(MillraceError, match="up to 10, this one ends at 4"):
+        await started(files, end=4)
+
+
+async def test_where_the_storage_fails_it_is_tried_again_from_the_same_offset(tmp_path: Path) -> None:
+    files, told = Files(str(tmp_path / "archive")), list[str]()
+    archive = Archive(files, [ORDER_EVENTS], tell=told.append)
+    await archive.starts(TP0, 0, 100)
+    (tmp_path / "archive").write_text("in the way")
+    for _ in range(3):
+        with pytest.raises(Again) as again:
+            await archive(TP0, records(0, 10))
+        assert again.value.at == 0
+    (tmp_path / "archive").unlink()
+    await archive(TP0, records(0, 10))
+    assert offsets(files) == list(range(10))
+    assert len(told) == 1
+
+
+async def test_a_killed_writer_leaves_nothing_that_counts(tmp_path: Path) -> None:
+    files = Files(str(tmp_path))
+    files.prepare()
+    (tmp_path / ".incoming" / "torn.parquet").write_bytes(b"PAR1")
+    archive = await started(files)
+    await archive(TP0, records(0, 3))
+    assert offsets(files) == [0, 1, 2]
+    assert rows(files, "SELECT count(*) FROM order_events") == [(3,)]
+    files.prepare()
+    assert (tmp_path / ".incoming" / "torn.parquet").exists()  # another one may be at work on it
+
+
+def test_a_storage_that_cannot_create_only_what_is_not_there_is_refused() -> None:
+    with pytest.raises(MillraceError, match="only where there is none"):
+        Files("dir::memory://somewhere")
+    with pytest.raises(MillraceError, match="cannot be reached"):
+        Files("nonsense://somewhere")
+
+
+async def test_a_topic_without_a_type_is_archived_as_bytes(files: Files) -> None:
+    tp = TP("sensor.readings", 1)
+    archive = Archive(files, [Topic("sensor.readings")])
+    await archive.starts(tp, 5, 100)
+    await archive(tp, [record(5, value=b"\x00\xff"), record(6, value=None, key=None)])
+    assert rows(files, 'SELECT "offset", value, "partition" FROM sensor_readings ORDER BY 1')[0] == (5, b"\x00\xff", 1)
+
+
+MINUTE = 60_000
+
+
+def order(offset: int, at: int, name: str | None = None) -> MemoryRecord:
+    value = f'{{"orderId":{offset},"userId":1,"amount":1,"eventId":"{name or offset}","occurredAt":{at}}}'
+    return record(offset, 10 * MINUTE, value.encode())
+
+
+async def test_what_is_late_a_duplicate_or_from_the_future_is_not_counted(files: Files) -> None:
+    given_ = [
+        order(0, 5 * MINUTE),
+        order(1, 21 * MINUTE),  # 11 minutes ahead of its record
+        order(2, 7 * MINUTE - 1),
+        order(3, 4 * MINUTE + 59_999),  # its minute ended at 5, and its grace at 6
+        order(4, 7 * MINUTE),
+        order(5, 5 * MINUTE),  # and this one's at 7
+        order(6, 6 * MINUTE, name="2"),
+        order(7, 6 * MINUTE),
+        record(8, 10 * MINUTE, b"{"),
+    ]
+    await (await started(files))(TP0, given_)
+    assert rows(files, 'SELECT "offset" FROM order_events_counted ORDER BY 1') == [(0,), (2,), (4,), (7,)]

@@ -1,0 +1,176 @@
+"""The archive's files, on a local disk or anywhere that fsspec reaches: written whole, once, and never over another.
+
+A footer's own entries (`Footer`) begin with `millrace.`: `from` and `end`, the offsets that the file covers (holes of
+the log included), `rows`, and `topic-id`, which tells the topic from another that is made under its name later.
+"""
+
+import contextlib
+import io
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+from uuid import uuid4
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from streams.errors import MillraceError
+from streams.log import TP
+from topologies.archive.layout import Place, place_of
+
+# What a killed process was writing; another one may be at work on its own, but not for so long.
+ORPHAN_S: Final = 3600.0
+INCOMING: Final = ".incoming"
+COMPRESSION: Final = "zstd"
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a file says of itself."""
+
+    first: int
+    end: int
+    rows: int
+    topic_id: str = ""
+
+    def metadata(self) -> dict[str, str]:
+        """As it is written."""
+        return {
+            "millrace.from": str(self.first),
+            "millrace.end": str(self.end),
+            "millrace.rows": str(self.rows),
+            "millrace.topic-id": self.topic_id,
+        }
+
+    @classmethod
+    def read(cls, metadata: Mapping[bytes, bytes]) -> Self:
+        """From a file's metadata. Raises KeyError or ValueError for a file of somebody else's."""
+        said = {name: metadata[f"millrace.{name}".encode()].decode() for name in ("from", "end", "rows", "topic-id")}
+        return cls(int(said["from"]), int(said["end"]), int(said["rows"]), said["topic-id"])
+
+
+class Files:
+    """The files below one url. All methods block; raises OSError where the storage fails."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        """Find the file system; `options` are its own. Raises MillraceError for one that cannot do what is needed."""
+        try:
+            self.fs, root = fsspec.core.url_to_fs(url, **options)
+        except (ImportError, ValueError) as error:
+            raise MillraceError(f"archive {url!r} cannot be reached: {error}") from error
+        self.url, self.root = url, root.rstrip("/")
+        self.local = isinstance(self.fs, LocalFileSystem)
+        if not self.local and not _creates(self.fs):
+            raise MillraceError(
+                f"archive {url!r}: {type(self.fs).__name__} cannot put a file whole and only where there is none; "
+                "use a local path or an object store (s3://, gs://, memory://)"
+            )
+
+    def places(self, topic: str) -> list[tuple[str, Place]]:
+        """All files of a topic with what their paths say, by partition and first offset."""
+        self.fs.invalidate_cache()
+        paths = self.fs.find(f"{self.root}/{topic}") if self.fs.exists(f"{self.root}/{topic}") else []
+        found = [(path, place) for path in paths if (place := place_of(path)) is not None and place.tp.topic == topic]
+        return sorted(found, key=lambda one: (one[1].tp, one[1].first, one[1].day))
+
+    def topics(self) -> list[str]:
+        """The topics that have a directory."""
+        self.fs.invalidate_cache()
+        if not self.fs.exists(self.root):
+            return []
+        names = [entry["name"].rstrip("/").rpartition("/")[2] for entry in self.fs.ls(self.root, detail=True)]
+        return sorted(name for name in names if not name.startswith("."))
+
+    def newest(self, tp: TP) -> tuple[str, Footer] | None:
+        """The file of a partition that begins last."""
+        mine = [(path, place) for path, place in self.places(tp.topic) if place.tp == tp]
+        return (mine[-1][0], self.footer(mine[-1][0])) if mine else None
+
+    def footer(self, path: str) -> Footer:
+        """What a file says of itself. Raises MillraceError for one that is damaged, or none of an archive's."""
+        try:
+            with self.fs.open(path, "rb") as file:
+                return Footer.read(pq.read_metadata(file).metadata or {})
+        except (KeyError, ValueError, pa.ArrowInvalid) as error:
+            raise MillraceError(
+                f"archive file {path} is damaged or somebody else's: {error!r}; move it away"
+            ) from error
+
+    def offsets(self, path: str) -> list[int]:
+        """The offsets of a file's rows, in their order."""
+        with self.fs.open(path, "rb") as file:
+            found: list[int] = pq.read_table(file, columns=["offset"], partitioning=None)["offset"].to_pylist()
+        return found
+
+    def create(self, path: str, table: pa.Table) -> None:
+        """Write a table to a path below the url. Raises FileExistsError where there is one already."""
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression=COMPRESSION)
+        if self.local:
+            _link(Path(self.root), path, buffer.getbuffer())
+        else:
+            self.fs.pipe_file(f"{self.root}/{path}", buffer.getvalue(), mode="create")
+
+    def prepare(self) -> None:
+        """Look whether the url can be written to, and clear away what killed processes left."""
+        if not self.local:
+            return
+        incoming = Path(self.root) / INCOMING
+        try:
+            incoming.mkdir(parents=True, exist_ok=True)
+            if not os.access(incoming, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise MillraceError(f"archive {self.url} cannot be written: {error.strerror}; give another --to") from error
+        for orphan in incoming.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - orphan.stat().st_mtime > ORPHAN_S:
+                    orphan.unlink()
+
+
+def _creates(fs: Any) -> bool:
+    """Whether the file system's own `pipe_file` knows the mode `create`; fsspec's general one looks, then writes."""
+    for kind in type(fs).__mro__:
+        for name in ("_pipe_file", "pipe_file"):
+            method = kind.__dict__.get(name)
+            if method is not None and kind.__module__ not in ("fsspec.spec", "fsspec.asyn"):
+                return "mode" in getattr(method, "__code__", _creates.__code__).co_varnames
+    return False
+
+
+def _link(root: Path, path: str, content: memoryview) -> None:
+    """Write beside, make it durable, and give it its name, which fails where that is taken."""
+    final, incoming = root / path, root / INCOMING / f"{uuid4().hex}.parquet"
+    for directory in (incoming.parent, final.parent):
+        directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with incoming.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        final.hardlink_to(incoming)
+        for directory in _between(final.parent, root):
+            _sync(directory)
+    finally:
+        incoming.unlink(missing_ok=True)
+
+
+def _between(directory: Path, root: Path) -> Iterator[Path]:
+    """The directory and those above it, up to the root: each of them may be new."""
+    yield directory
+    while directory != root:
+        directory = directory.parent
+        yield directory
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
