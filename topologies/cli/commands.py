@@ -42,6 +42,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("views", "topologies.cli.views", "Answer for the tables over HTTP, from a local copy of them."),
     Command("db", "topologies.cli.db", "The order database: make its tables, and fill them."),
     Command("orders", "topologies.cli.orders", "Take orders over HTTP into a database, and publish what happened."),
+    Command("archive", "topologies.cli.archive", "Every record once as Parquet, and questions to it in SQL."),
     Command("replay", "topologies.cli.replay", "Build the tables anew from the log, in place or beside the live ones."),
     Command("explain", "topologies.cli.explain", "What a number comes from, and whether the log still says so."),
     Command("digest", "topologies.cli.digest", "Hash what each table's closed windows say, to compare two runs."),

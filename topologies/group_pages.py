@@ -1,0 +1,91 @@
+"""The pages of a process whose work is a side effect: `/healthz`, `/readyz` and `/metrics`, as the workers have them.
+
+`/healthz` answers while the process lives, which is all that a restart can mend; `/readyz` is 200 while Kafka answers
+and the group has let it in, 503 else, with the reason. `/metrics` needs the token for operations, where one is set.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from streams.consuming import Meter
+from streams.log import TP
+from topologies.views.guard import ACCESS, PUBLIC, Access, guarded, harden, warn_if_open
+from topologies.views.problems import problems, to_json
+from topologies.views.server import listen, url_of
+
+Counts = Callable[[], Mapping[str, float]]
+STOP_S: Final = 2.0
+
+
+class GroupCollector(Collector):
+    """Reads a group's loop when Prometheus asks; `counts` are further counters, by name without the `millrace_`."""
+
+    def __init__(self, group: str, meter: Meter, counts: Counts) -> None:
+        """Keep what is to be read."""
+        self._group, self._meter, self._counts = group, meter, counts
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric of the group in this process."""
+        meter, labels = self._meter, ["group", "topic", "partition"]
+        handled = CounterMetricFamily("millrace_group_handled", "Records that took effect.", labels=labels)
+        again = CounterMetricFamily("millrace_group_again", "Times that records had to wait.", labels=labels)
+        lag = GaugeMetricFamily("millrace_group_lag", "Records that are not handled yet.", labels=labels)
+        position = GaugeMetricFamily("millrace_group_position", "Everything before is handled.", labels=labels)
+        families: tuple[tuple[CounterMetricFamily | GaugeMetricFamily, Mapping[TP, int]], ...] = (
+            (handled, meter.handled),
+            (again, meter.again),
+            (lag, meter.lag()),
+            (position, meter.position),
+        )
+        for family, found in families:
+            for tp, value in found.items():
+                family.add_metric([self._group, tp.topic, str(tp.partition)], value)
+        yield from (handled, again, lag, position)
+        connected = GaugeMetricFamily("millrace_group_connected", "1 while Kafka answers.", labels=["group"])
+        connected.add_metric([self._group], float(meter.connected))
+        yield connected
+        for name, count in self._counts().items():
+            yield CounterMetricFamily(f"millrace_{name}", f"{name.replace('_', ' ').capitalize()}.", count)
+
+
+def group_pages(group: str, meter: Meter, counts: Counts, access: Access) -> web.Application:
+    """The application; nothing listens yet."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(GroupCollector(group, meter, counts))
+
+    async def healthz(request: web.Request) -> web.Response:
+        return web.Response(body=to_json({"ok": True}), content_type="application/json")
+
+    async def readyz(request: web.Request) -> web.Response:
+        partitions = sorted([*tp] for tp in meter.assigned)
+        ready = meter.connected
+        body = {"ready": ready, "partitions": partitions} if ready else {"ready": ready, "why": "Kafka does not answer"}
+        return web.Response(body=to_json(body), status=200 if ready else 503, content_type="application/json")
+
+    async def metrics(request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application(middlewares=[problems, guarded])
+    app[ACCESS], app[PUBLIC] = access, frozenset()
+    app.on_response_prepare.append(harden)
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    return app
+
+
+@contextlib.asynccontextmanager
+async def served(app: web.Application, host: str, port: int) -> AsyncIterator[str]:
+    """Serve the pages while the context lasts; yields their url. Raises MillraceError where the port is taken."""
+    warn_if_open(host, app[ACCESS])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_S)
+    await runner.setup()
+    try:
+        await listen(runner, host, port)
+        yield url_of(runner)
+    finally:
+        await runner.cleanup()
