@@ -42,6 +42,8 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("views", "topologies.cli.views", "Answer for the tables over HTTP, from a local copy of them."),
     Command("db", "topologies.cli.db", "The order database: make its tables, and fill them."),
     Command("orders", "topologies.cli.orders", "Take orders over HTTP into a database, and publish what happened."),
+    Command("relay", "topologies.cli.relay", "Publish what the order database has committed to Kafka, in order."),
+    Command("payments", "topologies.cli.payments", "Ask a gateway for what orders cost; pay or cancel them."),
     Command("archive", "topologies.cli.archive", "Every record once as Parquet, and questions to it in SQL."),
     Command("replay", "topologies.cli.replay", "Build the tables anew from the log, in place or beside the live ones."),
     Command("explain", "topologies.cli.explain", "What a number comes from, and whether the log still says so."),

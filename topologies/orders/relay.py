@@ -124,6 +124,8 @@ class Relay:
         self.figures.shards = self.leases.held
         if self._sending_since is not None and time.monotonic() > self._sending_since + SLOW_S:
             self._trouble(f"Kafka has not taken {self.figures.waiting} rows in {SLOW_S:g} s")
+        if not self.figures.shards:
+            self._well()  # standing by is all that it has to do
         if not self.figures.shards or self._troubled:
             found = await self.database.read(outbox.waiting)
             self.figures.waiting, self.figures.oldest_s = found.rows, found.oldest_s

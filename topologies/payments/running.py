@@ -1,0 +1,109 @@
+"""Payments as a process: the payment worker and the saga, which are two groups, on one database."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Final
+
+from sqlalchemy import URL
+
+from streams.consuming import Reading, consume
+from streams.errors import MillraceError
+from streams.kafka_log import KafkaLog
+from streams.log import LogError
+from streams.taking import Taking
+from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS, ensure_topics
+from topologies.group_running import Work, run_group
+from topologies.names import claim_name
+from topologies.orders import saga
+from topologies.orders.database import Database
+from topologies.orders.migrating import check
+from topologies.orders.saga import Saga
+from topologies.orders.transitions import Transitions
+from topologies.payments import worker
+from topologies.payments.gateway import Gateway
+from topologies.payments.worker import PaymentWorker
+from topologies.sales import own_topic
+from topologies.settings import LOOPBACK, Settings
+
+logger = logging.getLogger(__name__)
+
+# A batch is done when its slowest payment is.
+RECORDS: Final = 200
+
+
+async def run_payments(
+    settings: Settings,
+    url: URL,
+    gateway: Gateway,
+    *,
+    at_once: int = worker.AT_ONCE,
+    host: str = LOOPBACK,
+    port: int | None = None,
+    started: Callable[[str], None] = logger.info,
+) -> None:
+    """Work until SIGINT or SIGTERM; `started` is told the url of the pages. Raises MillraceError."""
+    orders, payments = own_topic(ORDER_EVENTS, settings), own_topic(PAYMENT_NOTIFICATIONS, settings)
+    async with AsyncExitStack() as opened:
+        opened.push_async_callback(gateway.close)
+        database = await opened.enter_async_context(Database.open(url))
+        await check(database)
+        topics = [orders, payments, orders.dead_letters, payments.dead_letters]
+        await asyncio.to_thread(ensure_topics, settings.cluster, topics)
+        log = KafkaLog(settings.cluster)
+        try:
+            await log.start()
+        except LogError as error:
+            raise MillraceError(f"{error}; see `millrace doctor`") from error
+        opened.push_async_callback(log.stop)
+        transitions = Transitions(orders.name)
+        paying = PaymentWorker(database, gateway, payments.name, transitions, at_once=at_once, tell=_tell)
+        ending = Saga(database, transitions, tell=_tell)
+        work = Work(
+            settings.prefix + worker.GROUP,
+            [orders],
+            Taking(log, [orders], paying),
+            Reading(max_records=RECORDS),
+            lambda: counts(paying, ending),
+        )
+        stop = asyncio.Event()
+        steps = Reading(
+            max_records=RECORDS,
+            instance=claim_name(settings.state_dir, settings.prefix + saga.GROUP, settings.name),
+            session_s=settings.session_s,
+        )
+        taking = Taking(log, [payments], ending)
+        group = settings.prefix + saga.GROUP
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(
+                    consume(settings.cluster, group, [payments], taking, stop=stop, reading=steps, tell=_tell)
+                )
+                both.create_task(run_group(work, settings, host=host, port=port, stop=stop, started=started))
+        except* MillraceError as errors:
+            raise _first(errors) from errors
+
+
+def counts(paying: PaymentWorker, ending: Saga) -> Mapping[str, float]:
+    """What both have done, as counters."""
+    settled = {f"payments_{status}": count for status, count in paying.figures.settled.items()}
+    return {
+        **settled,
+        "gateway_requests": paying.figures.requests,
+        "gateway_unanswered": paying.figures.unanswered,
+        "saga_paid": ending.figures.paid,
+        "saga_cancelled": ending.figures.cancelled,
+    }
+
+
+def _first(errors: BaseExceptionGroup[MillraceError]) -> MillraceError:
+    found: BaseException = errors
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, MillraceError)
+    return found
+
+
+def _tell(line: str) -> None:
+    logger.warning("%s", line)
