@@ -1,9 +1,10 @@
-"""Real Kafka for every test that asks for it: started once a session, when the first one asks, and wiped."""
+"""Real Kafka and databases for every test that asks: started once a session, when the first one asks, and wiped."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from bench.databases import SERVERS, NoServer, Server
 from streams.broker import Broker
 from streams.cluster import Cluster
 
@@ -48,3 +49,23 @@ def kafka(kafka_broker: Broker) -> Cluster:
 def kafka3(kafka3_broker: Broker) -> Cluster:
     """A cluster of three nodes, shared by the session: use topic and group names of your own."""
     return _cluster(kafka3_broker)
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[Server]:
+    """MariaDB, to be killed and started; leave it running, and make databases of your own."""
+    yield from _serving("mariadb")
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Server]:
+    """PostgreSQL, to be killed and started; leave it running, and make databases of your own."""
+    yield from _serving("postgresql")
+
+
+def _serving(name: str) -> Iterator[Server]:
+    try:
+        with SERVERS[name]() as server:
+            yield server
+    except NoServer as missing:
+        pytest.skip(str(missing))

@@ -15,7 +15,9 @@ it off in favour of another one (a deadlock, a locked file). So it must have no 
 """
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -40,7 +42,7 @@ DRIVERS: Final = {
     "postgres": "postgresql+asyncpg",
 }
 CONNECTIONS: Final = 16
-# How long a transaction waits for a row or the file, and for a connection (s).
+# How long a transaction waits for a row or the file, and for a connection; after so long it is not begun again (s).
 WAIT_S: Final = 5.0
 ATTEMPTS: Final = 6
 PAUSE_S: Final = 0.02
@@ -54,8 +56,8 @@ MYSQL_REFUSED: Final = frozenset({1044, 1045, 1049, 2002, 2003, 2013})
 # Servers and what is between close idle connections: ours are made anew before that (MySQL's default is 8 hours).
 RECYCLE_S: Final = 1800
 LOCK_WAIT: Final = {
-    "mysql": f"SET SESSION innodb_lock_wait_timeout = {WAIT_S:.0f}",
-    "postgresql": f"SET SESSION lock_timeout = '{WAIT_S:.0f}s'",
+    "mysql": "SET SESSION innodb_lock_wait_timeout = {wait_s}",
+    "postgresql": "SET SESSION lock_timeout = '{wait_s}s'",
 }
 
 
@@ -114,17 +116,20 @@ class Database:
     url: URL
     reader: AsyncEngine
     writer: AsyncEngine
+    wait_s: float = WAIT_S
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: URL, *, connections: int = CONNECTIONS) -> AsyncIterator[Self]:
+    async def open(cls, url: URL, *, connections: int = CONNECTIONS, wait_s: float = WAIT_S) -> AsyncIterator[Self]:
         """Open it: connections are made when they are needed, and closed at the end."""
         if url.get_backend_name() == "sqlite":
             Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
-            found = cls(url, _sqlite(url, connections, "BEGIN"), _sqlite(url, 1, "BEGIN IMMEDIATE"))
+            found = cls(
+                url, _sqlite(url, connections, wait_s, "BEGIN"), _sqlite(url, 1, wait_s, "BEGIN IMMEDIATE"), wait_s
+            )
         else:
-            engine = _server(url, connections)
-            found = cls(url, engine, engine)
+            engine = _server(url, connections, wait_s)
+            found = cls(url, engine, engine, wait_s)
         try:
             yield found
         finally:
@@ -149,6 +154,7 @@ class Database:
         return await self._again(self.writer, transaction)
 
     async def _again(self, engine: AsyncEngine, transaction: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        until = time.monotonic() + self.wait_s
         for attempt in range(ATTEMPTS):
             try:
                 return await self._once(engine, transaction)
@@ -156,6 +162,8 @@ class Database:
                 if not is_transient(error):
                     raise
             except PoolTimeout:
+                break
+            if time.monotonic() > until:
                 break
             await asyncio.sleep(PAUSE_S * 2**attempt * (0.5 + random.random()))
         raise Busy
@@ -196,15 +204,15 @@ def _mysql_code(error: DBAPIError) -> int | None:
     return arguments[0] if arguments and isinstance(arguments[0], int) else None
 
 
-def _sqlite(url: URL, connections: int, begin: str) -> AsyncEngine:
+def _sqlite(url: URL, connections: int, wait_s: float, begin: str) -> AsyncEngine:
     """An engine whose transactions begin with `begin`; the driver would begin them late, and some not at all."""
     engine = create_async_engine(
         url,
         poolclass=AsyncAdaptedQueuePool,
         pool_size=connections,
         max_overflow=0,
-        pool_timeout=WAIT_S,
-        connect_args={"timeout": WAIT_S},
+        pool_timeout=wait_s,
+        connect_args={"timeout": wait_s},
     )
 
     def prepare(connection: Any, _record: object) -> None:
@@ -222,19 +230,19 @@ def _sqlite(url: URL, connections: int, begin: str) -> AsyncEngine:
     return engine
 
 
-def _server(url: URL, connections: int) -> AsyncEngine:
+def _server(url: URL, connections: int, wait_s: float) -> AsyncEngine:
     engine = create_async_engine(
         url,
         pool_size=connections,
         max_overflow=0,
-        pool_timeout=WAIT_S,
+        pool_timeout=wait_s,
         pool_recycle=RECYCLE_S,
         isolation_level="READ COMMITTED",
     )
 
     def prepare(connection: Any, _record: object) -> None:
         cursor = connection.cursor()
-        cursor.execute(LOCK_WAIT[url.get_backend_name()])
+        cursor.execute(LOCK_WAIT[url.get_backend_name()].format(wait_s=math.ceil(wait_s)))
         cursor.close()
         connection.commit()
 
