@@ -2,9 +2,9 @@
 
 Key and value are the source record's own bytes, so that a mended record can be sent again as it is; what is known
 about it comes in headers after its own, as text: `reason`, `stage` (`intake`: it does not decode, or its time cannot
-be; `fold`: no table can take it), `cut` (bytes missing from a giant value), `id` (topic-partition-offset), the same
-whenever the record is decided on again after a crash, `source-topic`, `source-partition`, `source-offset` and
-`source-timestamp` (ms).
+be; `fold`: no table can take it; `effect`: what it asks for could not be done), `cut` (bytes missing from a giant
+value), `id` (topic-partition-offset), the same whenever the record is decided on again after a crash, `source-topic`,
+`source-partition`, `source-offset` and `source-timestamp` (ms).
 
 A replay is the record sent again to where it came from, with the header `replayed-from: <id>`; of all replays of an
 id one is taken (`streams.put_aside`). After a dead letter of stage `fold` it also has `replayed-stage: fold`: the
@@ -25,7 +25,7 @@ VALUE_BYTES = 16 << 20
 REPLAYED_FROM: Final = "replayed-from"
 REPLAYED_STAGE: Final = "replayed-stage"
 BLOCK: Final = ("reason", "stage", "cut", "id", "source-topic", "source-partition", "source-offset", "source-timestamp")
-Stage = Literal["intake", "fold"]
+Stage = Literal["intake", "fold", "effect"]
 
 _ID: Final = re.compile(r"(.{1,249})-([0-9]{1,10})-([0-9]{1,19})")
 _headers = attrgetter("headers")

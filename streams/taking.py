@@ -36,6 +36,21 @@ def identity(tp: TP, record: Record, event_id: str | None) -> str:
     return replayed.decode(errors="replace") if replayed else f"{tp.topic}-{tp.partition}-{record.offset}"
 
 
+def taken_of(
+    decode: Callable[[bytes | None], Any], tp: TP, records: Sequence[Record]
+) -> tuple[list[Taken], list[tuple[Record, str]]]:
+    """The records that decode, and those that do not with the reason, both in order."""
+    taken, dead = list[Taken](), list[tuple[Record, str]]()
+    for record in records:
+        try:
+            event = decode(record.value)
+        except Undecodable as error:
+            dead.append((record, str(error)))
+        else:
+            taken.append(Taken(record, event, identity(tp, record, event.event_id)))
+    return taken, dead
+
+
 class Taking:
     """A `streams.consuming.Handle`. `log` is started and stopped by the caller; `dead` counts what was put aside."""
 
@@ -51,14 +66,7 @@ class Taking:
 
     async def __call__(self, tp: TP, records: Sequence[Record]) -> None:
         """Decode, put aside, hand the events on. Raises `Again` where the dead letters cannot be written now."""
-        decode, taken, dead = self._decode[tp.topic], list[Taken](), list[tuple[Record, str]]()
-        for record in records:
-            try:
-                event = decode(record.value)
-            except Undecodable as error:
-                dead.append((record, str(error)))
-            else:
-                taken.append(Taken(record, event, identity(tp, record, event.event_id)))
+        taken, dead = taken_of(self._decode[tp.topic], tp, records)
         await self._put_aside(tp, records[0].offset, dead)
         if taken:
             await self._handle(tp, taken)

@@ -38,6 +38,7 @@ async def run_group(
     host: str = LOOPBACK,
     port: int | None = None,
     stop: asyncio.Event | None = None,
+    meter: Meter | None = None,
     started: Callable[[str], None] = logger.info,
 ) -> None:
     """Work until SIGINT, SIGTERM or `stop`; `started` is told the url of its pages.
@@ -52,7 +53,7 @@ async def run_group(
         loop.add_signal_handler(number, stop.set)
     name = claim_name(settings.state_dir, work.group, settings.name)
     port = claim_port(settings.state_dir, settings.worker_port) if port is None else port
-    meter, access = Meter(), Access(settings.read_token, settings.ops_token)
+    meter, access = meter or Meter(), Access(settings.read_token, settings.ops_token)
     reading = replace(work.reading, instance=name, session_s=settings.session_s)
     async with served(group_pages(work.group, meter, work.counts, access), host, port) as url:
         started(url)

@@ -44,6 +44,7 @@ COMMANDS: Final[tuple[Command, ...]] = (
     Command("orders", "topologies.cli.orders", "Take orders over HTTP into a database, and publish what happened."),
     Command("relay", "topologies.cli.relay", "Publish what the order database has committed to Kafka, in order."),
     Command("payments", "topologies.cli.payments", "Ask a gateway for what orders cost; pay or cancel them."),
+    Command("notify", "topologies.cli.notify", "Tell customers of their orders and payments: log, mail, webhook."),
     Command("archive", "topologies.cli.archive", "Every record once as Parquet, and questions to it in SQL."),
     Command("replay", "topologies.cli.replay", "Build the tables anew from the log, in place or beside the live ones."),
     Command("explain", "topologies.cli.explain", "What a number comes from, and whether the log still says so."),

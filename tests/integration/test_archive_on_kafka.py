@@ -1,0 +1,166 @@
+"""The archive on real Kafka: killed, shared, paused; its sums are the views' and the ledger's."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from fleet import MILLRACE, Fleet, Shop, ends, free_port, get, new_prefix, wait_applied, wait_until
+
+from streams.cluster import Cluster
+from streams.producers import Producer
+from topologies.archive.files import Files
+from topologies.demo.processes import Child, Children
+
+RUN = ("archive", "run", "--roll", "0.5", "--records", "2000")
+
+
+def archiving(children: Children, name: str, to: Path) -> Child:
+    return children.start(name, [*RUN, "--to", str(to), "--name", name, "--port", str(free_port())])
+
+
+def asked(environment: dict[str, str], *arguments: str, code: int = 0) -> Any:
+    """What `millrace archive ... --json` says."""
+    done = subprocess.run(
+        [sys.executable, "-c", MILLRACE, "archive", *arguments, "--json"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def assert_whole(shop: Shop, to: Path) -> int:
+    """Every offset of the log is there once; returns how many."""
+    files, rows = Files(str(to)), 0
+    end = ends(shop.cluster, shop.orders, shop.settings.partitions)
+    found: dict[int, list[int]] = defaultdict(list)
+    for path, place in files.places(shop.orders):
+        found[place.tp.partition] += files.offsets(path)
+    for partition, offset in end.items():
+        assert found[partition] == list(range(offset)), f"partition {partition}"
+        rows += offset
+    return rows
+
+
+def by_minute(shop: Shop, by: str) -> dict[tuple[int, str], int]:
+    return {(slice_, key): cell.placed for (slice_, key), cell in shop.ledger.cells(by).items() if cell.placed}
+
+
+SUMS = {
+    "total": "SELECT epoch_ms(slice) AS slice, 'total' AS key, sum(amount) AS placed FROM order_events_counted",
+    "region": "SELECT epoch_ms(slice) AS slice, region AS key, sum(amount) AS placed FROM order_events_counted",
+    "category": "SELECT epoch_ms(slice) AS slice, item.category AS key, sum(item.price * item.quantity) AS placed "
+    "FROM (SELECT slice, event_type, unnest(items) AS item FROM order_events_counted)",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_the_archive_holds_every_offset_once_after_kills_and_its_sums_are_the_views(
+    kafka: Cluster, tmp_path: Path
+) -> None:
+    shop, to, chance = Shop(kafka, new_prefix("lake")), tmp_path / "lake", Random(7)
+    port = free_port()
+    with Fleet(kafka, tmp_path, shop.settings.prefix) as fleet:
+        environment = fleet.environment()
+        with Children(tmp_path / "logs", environment) as children:
+            fleet.start("w0", wait=False)
+            views = ["views", "--topology", "analytics", "--port", str(port), "--state", str(tmp_path / "views")]
+            children.start("views", views)
+            with shop.load(3_000):
+                running = {name: archiving(children, name, to) for name in ("a0", "a1")}
+                for kill in range(6):
+                    shop.wait_for(chance.randint(2_000, 6_000))
+                    name = f"a{kill % 2}"
+                    if kill == 3:  # longer than its session: it wakes up as one that owns nothing any more
+                        running[name].process.send_signal(signal.SIGSTOP)
+                        shop.wait_for(25_000)
+                        running[name].process.send_signal(signal.SIGCONT)
+                        continue
+                    running[name].process.kill()
+                    running[name].process.wait()
+                    children.running.remove(running[name])
+                    running[name] = archiving(children, name, to)
+            children.check()
+            wait_until(
+                lambda: (
+                    sum(one["rows"] for one in asked(environment, "check", "--from", str(to))["partitions"])
+                    == shop.sent
+                ),
+                "everything archived",
+                60,
+                0.5,
+            )
+            checked = asked(environment, "check", "--from", str(to))
+            assert checked["exact"]
+            assert assert_whole(shop, to) == shop.sent
+            wait_applied(shop)
+            for by, sql in SUMS.items():
+                found = asked(
+                    environment, "query", f"{sql} WHERE event_type = 'order.placed' GROUP BY ALL", "--from", str(to)
+                )
+                sums = {(row["slice"], row["key"]): int(row["placed"]) for row in found["rows"] if row["placed"]}
+                assert sums == by_minute(shop, by)
+                assert sums == wait_until(lambda by=by: served(port, by, by_minute(shop, by)), f"views, {by}")
+            files = sum(one["files"] for one in checked["partitions"])
+            late = sum(source.late for source in shop.ledger.sources)
+            print(f"{shop.sent} records in {files} files, {late} late, {len(by_minute(shop, 'category'))} sums equal")
+
+
+def served(port: int, by: str, expected: dict[tuple[int, str], int]) -> dict[tuple[int, str], int] | None:
+    """What the views say, minute by minute; None while they are behind."""
+    first, last = min(at for at, _ in expected), max(at for at, _ in expected)
+    url = f"http://127.0.0.1:{port}/api/sales?by={by}&window=1m&from={first}&to={last + 60_000}"
+    status, page = get(url)
+    if status != 200 or not page["freshness"]["caughtUp"] or page["freshness"]["lagTotal"]:
+        return None
+    return {(row["startMs"], row["key"]): row["placed"] for row in page["rows"] if row["placed"]}
+
+
+@pytest.mark.timeout(60)
+def test_what_is_there_can_be_archived_once_and_gone_on_with_by_another(kafka: Cluster, tmp_path: Path) -> None:
+    shop, to = Shop(kafka, new_prefix("once")), tmp_path / "lake"
+    shop.create_topics()
+    shop.send(3_000)
+    environment = {**Fleet(kafka, tmp_path, shop.settings.prefix).environment(), "MILLRACE_ARCHIVE": str(to)}
+    port = str(free_port())
+    assert asked(environment, "run", "--once", "--port", port)["records"] == 3_000
+    assert asked(environment, "run", "--once", "--port", port)["records"] == 0
+    shop.send(500)
+    assert asked(environment, "run", "--once", "--port", port)["records"] == 500
+    assert assert_whole(shop, to) == 3_500
+    checked = asked(environment, "check")
+    assert (checked["exact"], sum(one["rows"] for one in checked["partitions"])) == (True, 3_500)
+    (row,) = asked(environment, "query", "SELECT count(*) AS n, count(DISTINCT id) AS ids FROM order_events")["rows"]
+    assert row["n"] == 3_500 >= row["ids"]
+    victim = next(to.glob("*/*/partition=0/*.parquet"))
+    victim.unlink()
+    asked(environment, "check", code=0 if victim.name.startswith("0" * 20) else 3)
+
+
+@pytest.mark.timeout(60)
+def test_a_broken_record_is_archived_with_its_reason_and_a_topic_of_yours_as_bytes(
+    kafka: Cluster, tmp_path: Path
+) -> None:
+    shop, to = Shop(kafka, new_prefix("bytes")), tmp_path / "lake"
+    shop.create_topics()
+    with Producer(kafka) as producer:
+        producer.produce(shop.orders, b"user-1", b'{"orderId":', partition=0)
+        producer.produce(f"{shop.orders}.dead-letters", b"user-1", b"\xff\x00", partition=1)
+    environment = {**Fleet(kafka, tmp_path, shop.settings.prefix).environment(), "MILLRACE_ARCHIVE": str(to)}
+    topics = ["--topic", "order-events", "--topic", "order-events.dead-letters"]
+    assert asked(environment, "run", "--once", *topics, "--port", str(free_port()))["records"] == 2
+    assert asked(environment, "query", "SELECT unreadable IS NOT NULL AS broken FROM order_events")["rows"] == [
+        {"broken": True}
+    ]
+    (row,) = asked(environment, "query", "SELECT octet_length(value) AS n FROM order_events_dead_letters")["rows"]
+    assert row == {"n": 2}

@@ -1,0 +1,311 @@
+"""What customers are told, how often, and what becomes of what cannot be delivered."""
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from streams.codecs import encode
+from streams.consuming import Again, Backoff
+from streams.dead_letters import told
+from streams.events import OrderEvent, PaymentNotification
+from streams.log import TP, Entry
+from streams.memory_log import MemoryLog, MemoryRecord
+from streams.taking import Taking
+from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS
+from topologies.notifications.channels import Away, LogChannel, NotNow, Refused
+from topologies.notifications.channels import Channel as AnyChannel
+from topologies.notifications.delivering import Delivering
+from topologies.notifications.notices import Notice
+from topologies.notifications.notifying import Notifying, Resending
+
+TP0 = TP("order-events", 0)
+ASIDE = TP("order-notification-group.dead-letters", 0)
+TOPICS = [ORDER_EVENTS, PAYMENT_NOTIFICATIONS]
+Fails = Callable[[Notice], Exception | None]
+
+
+class Channel:
+    def __init__(self, name: str = "test", fails: Fails = lambda notice: None) -> None:
+        self.name = name
+        self.fails = fails
+        self.sent: list[Notice] = []
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def send(self, notice: Notice) -> None:
+        error = self.fails(notice)
+        if error is not None:
+            raise error
+        self.sent.append(notice)
+
+    def ids(self) -> list[str]:
+        return [notice.id for notice in self.sent]
+
+
+class Shop:
+    """A partition of orders, and a group that may be killed and started again."""
+
+    def __init__(self, *channels: AnyChannel, tries: int = 3) -> None:
+        self.channels, self.tries = channels, tries
+        self.log = MemoryLog()
+        self.now = 100.0
+        self.committed = 0
+        self.told: list[str] = []
+        self.restart()
+
+    def restart(self) -> None:
+        self.delivering = Delivering(
+            self.channels,
+            self.log,
+            ASIDE.topic,
+            self.tries,
+            backoff=Backoff(1, 1),
+            patience=Backoff(8, 8),
+            clock=lambda: self.now,
+            tell=self.told.append,
+        )
+        notifying = Notifying(self.delivering, self.log, TOPICS, "KRW")
+        self.handle = Taking(self.log, TOPICS, notifying)
+
+    def order(self, number: int, user: int = 1, **fields: Any) -> int:
+        event = OrderEvent(number, user, 50_000, **{"event_id": f"order-{number}-placed", **fields})
+        return self.put(encode(event))
+
+    def put(self, value: bytes) -> int:
+        return self.log.put(TP0, Entry(b"user-1", value), 1_000)
+
+    async def step(self, commit: bool = True) -> float | None:
+        """One call with all that is not committed; seconds until the next, None if nothing is left."""
+        records = self.log.records(TP0, self.committed)
+        if not records:
+            return None
+        try:
+            await self.handle(TP0, records)
+        except Again as again:
+            if commit and again.at is not None:
+                self.committed = max(self.committed, again.at)
+            return again.after_s
+        if commit:
+            self.committed = records[-1].offset + 1
+        return None
+
+    async def run(self, steps: int = 100) -> None:
+        for _ in range(steps):
+            wait_s = await self.step()
+            if wait_s is None:
+                return
+            self.now += wait_s
+        raise AssertionError(f"not done after {steps} calls")
+
+    def letters(self) -> list[Any]:
+        return [told(record.headers) for record in self.log.records(ASIDE)]
+
+
+async def test_each_event_is_told_once_on_every_channel_with_its_own_id() -> None:
+    one, two = Channel("one"), Channel("two")
+    shop = Shop(one, two)
+    for number in range(5):
+        shop.order(number, user=number % 2)
+    await shop.run()
+    assert sorted(one.ids()) == sorted(two.ids()) == [f"order-{number}-placed" for number in range(5)]
+    assert shop.committed == 5
+
+
+async def test_notices_say_what_happened_in_the_money_of_the_order() -> None:
+    channel = Channel()
+    shop = Shop(channel)
+    shop.order(17)
+    shop.order(18, event_type="order.refunded", currency="EUR", event_id="b")
+    payment = PaymentNotification("payment.failed", 18, 1, 5, "payment-18-failed")
+    taking = Taking(shop.log, TOPICS, Notifying(shop.delivering, shop.log, TOPICS, "KRW"))
+    await shop.run()
+    await taking(TP("payment-notifications", 0), [MemoryRecord(0, 5, b"user-1", encode(payment))])
+    placed, refunded, failed = channel.sent
+    assert (placed.subject, placed.currency) == ("We have your order 17", "KRW")
+    assert "50,000 KRW" in placed.text
+    assert "500.00 EUR" in refunded.text
+    assert (failed.kind, failed.order, failed.id) == ("payment.failed", "18", "payment-18-failed")
+
+
+async def test_what_is_tried_again_holds_up_the_same_customer_and_no_other() -> None:
+    failures = {"order-0-placed": 2}
+
+    def fails(notice: Notice) -> Exception | None:
+        failures[notice.id] = failures.get(notice.id, 0) - 1
+        return NotNow("busy") if failures[notice.id] >= 0 else None
+
+    channel = Channel(fails=fails)
+    shop = Shop(channel)
+    for number, user in ((0, 1), (1, 1), (2, 2)):
+        shop.order(number, user)
+    assert await shop.step()
+    assert channel.ids() == ["order-2-placed"]
+    assert shop.committed == 0
+    await shop.run()
+    assert channel.ids() == ["order-2-placed", "order-0-placed", "order-1-placed"]
+    assert shop.letters() == []
+
+
+async def test_after_so_many_tries_it_is_a_dead_letter_and_the_next_goes_on() -> None:
+    tried: dict[str, int] = defaultdict(int)
+
+    def fails(notice: Notice) -> Exception | None:
+        tried[notice.id] += 1
+        return NotNow("busy") if notice.id == "order-0-placed" else None
+
+    channel = Channel(fails=fails)
+    shop = Shop(channel, tries=3)
+    shop.order(0)
+    shop.order(1)
+    await shop.run()
+    assert tried == {"order-0-placed": 3, "order-1-placed": 1}
+    (letter,) = shop.letters()
+    assert (letter.id, letter.stage, letter.reason) == (
+        "order-events-0-0", "effect", "test: not delivered in 3 tries: busy",
+    )  # fmt: skip
+    assert channel.ids() == ["order-1-placed"]
+
+
+async def test_a_refused_one_is_a_dead_letter_at_once() -> None:
+    shop = Shop(Channel(fails=lambda notice: Refused("no such customer")))
+    shop.order(0)
+    assert await shop.step() is None
+    assert [letter.reason for letter in shop.letters()] == ["test: refused: no such customer"]
+
+
+async def test_a_mistake_of_ours_about_one_notice_ends_as_a_dead_letter_not_the_group() -> None:
+    shop = Shop(Channel(fails=lambda notice: ValueError("oops") if notice.order == "0" else None))
+    shop.order(0)
+    shop.order(1, user=2)
+    await shop.run()
+    assert [letter.reason for letter in shop.letters()] == ["test: not delivered in 3 tries: ValueError: oops"]
+
+
+async def test_a_channel_that_is_away_makes_no_dead_letters_however_long() -> None:
+    away = True
+    channel = Channel(fails=lambda notice: Away("nobody listens") if away else None)
+    other = Channel("other")
+    shop = Shop(channel, other)
+    for number in range(20):
+        shop.order(number, user=number)
+    for _ in range(50):
+        shop.now += await shop.step() or 0
+    assert shop.committed == 0
+    assert len(other.sent) == 20
+    away = False
+    await shop.run()
+    assert len(channel.sent) == len(other.sent) == 20
+    assert shop.letters() == []
+    assert len(shop.told) == 2  # that it is away, and that it is back
+
+
+async def test_one_that_is_away_is_asked_once_in_a_while_not_by_every_notice() -> None:
+    asked = 0
+
+    def fails(notice: Notice) -> Exception:
+        nonlocal asked
+        asked += 1
+        return Away("overloaded", after_s=30)
+
+    shop = Shop(Channel(fails=fails))
+    for number in range(100):
+        shop.order(number, user=number)
+    assert await shop.step() == 30
+    first = asked
+    shop.now += 20
+    assert await shop.step() == 10
+    assert asked == first <= 16
+
+
+async def test_a_death_before_the_commit_repeats_under_the_same_ids_and_loses_nothing() -> None:
+    channel = Channel()
+    shop = Shop(channel)
+    for number in range(4):
+        shop.order(number)
+    assert await shop.step(commit=False) is None
+    shop.restart()
+    await shop.run()
+    assert channel.ids() == [f"order-{number}-placed" for number in range(4)] * 2
+
+
+async def test_what_a_producer_sent_twice_is_told_once_also_after_a_restart() -> None:
+    channel = Channel()
+    shop = Shop(channel)
+    shop.order(0)
+    shop.order(0)
+    await shop.run()
+    shop.order(0)
+    shop.restart()
+    shop.order(1)
+    await shop.run()
+    assert channel.ids() == ["order-0-placed", "order-1-placed"]
+    assert shop.delivering.told.duplicates == 1
+
+
+async def test_what_does_not_decode_goes_to_the_dead_letters_of_its_topic() -> None:
+    channel = Channel()
+    shop = Shop(channel)
+    shop.put(b"{")
+    shop.order(1)
+    await shop.run()
+    assert channel.ids() == ["order-1-placed"]
+    assert len(shop.log.records(TP("order-events.dead-letters", 0))) == 1
+    assert shop.letters() == []
+
+
+async def test_dead_letters_are_sent_again_on_their_own_channel_only() -> None:
+    broken = True
+    bad = Channel("bad", fails=lambda notice: Refused("no") if broken else None)
+    good = Channel("good")
+    shop = Shop(bad, good)
+    shop.order(0)
+    shop.order(1, event_id=None)
+    await shop.run()
+    assert len(shop.letters()) == len(good.sent) == 2
+    broken = False
+    again = Resending(shop.delivering, shop.log, TOPICS, "KRW")
+    await again(ASIDE, shop.log.records(ASIDE))
+    assert bad.ids() == ["order-0-placed", "order-events-0-1"]
+    assert len(good.sent) == 2
+
+
+async def test_dead_letters_for_a_channel_that_is_not_here_stay_in_the_queue() -> None:
+    shop = Shop(Channel("absent", fails=lambda notice: Refused("no")))
+    shop.order(0)
+    await shop.run()
+    other = Delivering([Channel("other")], shop.log, ASIDE.topic)
+    again = Resending(other, shop.log, TOPICS, "KRW")
+    letters = shop.log.records(ASIDE)
+    await again(ASIDE, letters)
+    first, last = shop.log.records(ASIDE)
+    assert (first.value, first.headers) == (last.value, last.headers)
+    assert again.kept == 1
+
+
+async def test_a_dead_letter_that_fails_again_is_one_again_with_the_same_id() -> None:
+    shop = Shop(Channel(fails=lambda notice: Refused("no")))
+    shop.order(0)
+    await shop.run()
+    await Resending(shop.delivering, shop.log, TOPICS, "KRW")(ASIDE, shop.log.records(ASIDE))
+    assert [letter.id for letter in shop.letters()] == ["order-events-0-0"] * 2
+
+
+async def test_a_line_that_was_torn_is_ended_before_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "notices.jsonl"
+    path.write_bytes(b'{"id":"order-1-pl')
+    channel = LogChannel(path, sys.stdout.buffer)
+    await channel.open()
+    shop = Shop(channel)
+    shop.order(1)
+    await shop.run()
+    await channel.close()
+    torn, whole, end = path.read_bytes().split(b"\n")
+    assert torn == b'{"id":"order-1-pl'
+    assert orjson.loads(whole)["id"] == "order-1-placed"
+    assert end == b""
