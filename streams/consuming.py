@@ -298,7 +298,7 @@ class _Lane:
         self._key = TopicPartition(*tp)
         self._ending = asyncio.Event()
         self._busy = False  # handling or committing
-        self._position = self._committed = -1
+        self._position = self._committed = -1  # a group's first position is committed, too: lag is known from then on
         self.task = asyncio.ensure_future(self._run())
         self.task.add_done_callback(member.ended)
 
@@ -309,7 +309,7 @@ class _Lane:
             self.task.cancel()
 
     async def _run(self) -> None:
-        self._position = self._committed = await self._begin()
+        self._position = await self._begin()
         pending: list[Record] = []
         while not self._ending.is_set():
             pending = await self._gather(pending)
@@ -325,8 +325,9 @@ class _Lane:
         first = (await consumer.beginning_offsets([self._key]))[self._key]
         end = (await consumer.end_offsets([self._key]))[self._key]
         at = await starts(self.tp, first, end) if starts is not None else None
-        if at is None:
-            at = await consumer.committed(self._key)
+        committed = await consumer.committed(self._key)
+        self._committed = -1 if committed is None else committed
+        at = committed if at is None else at
         if at is not None and at < first:
             self._tell_lost(at, first)
         elif at is not None and at > end:

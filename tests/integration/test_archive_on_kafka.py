@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -110,7 +111,7 @@ def test_the_archive_holds_every_offset_once_after_kills_and_its_sums_are_the_vi
                 )
                 sums = {(row["slice"], row["key"]): int(row["placed"]) for row in found["rows"] if row["placed"]}
                 assert sums == by_minute(shop, by)
-                assert sums == wait_until(lambda by=by: served(port, by, by_minute(shop, by)), f"views, {by}")
+                assert sums == wait_until(partial(served, port, by, by_minute(shop, by)), f"views, {by}")
             files = sum(one["files"] for one in checked["partitions"])
             late = sum(source.late for source in shop.ledger.sources)
             print(f"{shop.sent} records in {files} files, {late} late, {len(by_minute(shop, 'category'))} sums equal")

@@ -136,9 +136,12 @@ class Delivering:
             for channel in item.channels:
                 chains.setdefault((channel, item.notice.user), []).append(item)
         waits: list[float] = []
-        async with asyncio.TaskGroup() as group:
-            for (channel, _), chain in chains.items():
-                group.create_task(self._chain(lane, self._by_name[channel], chain, waits))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for (channel, _), chain in chains.items():
+                    group.create_task(self._chain(lane, self._by_name[channel], chain, waits))
+        except ExceptionGroup as failed:  # such as a dead letter that Kafka refuses: the operator reads one line
+            raise failed.exceptions[0] from failed
         left = [item for item in items if any((item.offset, channel) not in lane.done for channel in item.channels)]
         if left:
             raise Again(max(0.0, min(waits, default=LOG_AGAIN_S)), at=left[0].offset)
