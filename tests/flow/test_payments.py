@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from paying import CALM, ORDERS, PAYMENTS, Till, assert_at_rest, assert_conserved, paid_for, taken, till
-from relaying import Mortal
+from relaying import Died, Mortal
 
 from streams.consuming import Again
 from streams.events import OrderEvent
@@ -127,6 +127,31 @@ async def test_a_paid_order_that_is_refunded_has_its_payment_given_back_once(tmp
         books = await shop.books()
     assert books.orders[order.orderId]["status"] == OrderStatus.REFUNDED
     assert books.movements == {f"order-{order.orderId}": 2}
+    assert_at_rest(books)
+
+
+async def test_a_worker_that_dies_between_the_gateway_and_its_commit_is_followed_by_one_that_pays_no_more(
+    tmp_path: Path,
+) -> None:
+    async with till(tmp_path) as shop:
+        order = await shop.place(1_001, p1=2)
+        mortal = Mortal(shop.database)
+
+        class Last(LocalGateway):
+            async def charge(self, charge: Charge) -> Charged | Declined:
+                answer = await super().charge(charge)
+                mortal.dead = True
+                return answer
+
+        shop.opened.append(last := Last(tmp_path / "gateway.db", CALM))
+        with pytest.raises(Died):
+            await shop.worker(last, mortal)(ORDERS, taken(order.event()))
+        assert (await shop.books()).payments[order.orderId]["status"] == PaymentStatus.REQUESTED
+        assert holdings(tmp_path / "gateway.db")[f"order-{order.orderId}"].amount == order.amount
+        await shop.worker(shop.gateway())(ORDERS, taken(order.event()))
+        await shop.saga()(PAYMENTS, paid_for(order.orderId))
+        books = await shop.books()
+    assert books.orders[order.orderId]["status"] == OrderStatus.PAID
     assert_at_rest(books)
 
 

@@ -83,6 +83,25 @@ async def test_relays_that_die_anywhere_lose_nothing_and_let_nothing_overtake(tm
     assert_first_times_in_order(sender, found)
 
 
+async def test_a_relay_that_dies_between_publishing_and_noting_is_followed_by_one_that_sends_the_same_again(
+    tmp_path: Path,
+) -> None:
+    sender = MemorySender()
+    async with shop_database(tmp_path) as database:
+        await commit(database, *(event(n % 3, n) for n in range(10)))
+        first = start(database, sender, "first", lease_s=0.1)
+        first.relay.sent = lambda _: setattr(first.database, "dead", True)
+        await until(lambda: first.database.dead)
+        await first.kill()
+        assert await left(database) == 10
+        assert len(sender.events) == 10
+        async with relaying(database, sender, "second"):
+            await until_all_sent(database)
+        found = await rows(database)
+    assert sorted(sender.events) == sorted(2 * [name for _, name, *_ in found])
+    assert_first_times_in_order(sender, found)
+
+
 async def test_a_place_that_is_noted_is_one_where_the_event_lies_also_after_repeats(tmp_path: Path) -> None:
     sender = MemorySender()
     async with shop_database(tmp_path) as database:
