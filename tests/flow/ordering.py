@@ -126,7 +126,7 @@ class Bookkeeping:
             assert order["amount"] == order["points_used"] == amount
         told = [event.event_id for event in await self.events()]
         assert len(told) == len(set(told))
-        assert sorted(told) == sorted(f"order-{order['id']}-{step}" for order in placed for step in _steps(order))
+        assert sorted(map(str, told)) == sorted(f"order-{order['id']}-{step}" for order in placed for step in _steps(order))
 
 
 def _steps(order: Mapping[str, Any]) -> list[str]:

@@ -28,6 +28,7 @@ from topologies.orders.schema import SHARDS, outbox
 
 # A column of bytes holds 64 KiB on MySQL, and less than a broker takes of a record.
 VALUE_BYTES: Final = 65_535
+NEW_ROW: Final = insert(outbox)
 
 
 def now_ms() -> int:
@@ -94,7 +95,7 @@ class Waiting:
 async def post(connection: AsyncConnection, posts: Sequence[Post]) -> None:
     """Add rows to the transaction; ids rise in the order given. Raises MillraceError for an event that is too large."""
     if posts:
-        await connection.execute(insert(outbox), [_values(one) for one in posts])
+        await connection.execute(NEW_ROW, [_values(one) for one in posts])
 
 
 def _values(one: Post) -> dict[str, object]:

@@ -9,9 +9,10 @@ the lines, whose foreign keys would lock it shared, and two that hold it shared 
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from topologies.orders.order import Item, Order
@@ -19,6 +20,26 @@ from topologies.orders.outbox import Post, now_ms, post
 from topologies.orders.refusals import KeyReused, NotEnoughPoints, OutOfStock, UnknownProduct, UnknownUser
 from topologies.orders.schema import OrderStatus, order_lines, orders, products, users
 from topologies.orders.transitions import User, lock_user, with_items
+
+OF_KEY: Final = select(orders).where(
+    orders.c.user_id == bindparam("of_user"), orders.c.idempotency_key == bindparam("of_key")
+)
+SOLD: Final = select(products.c.id, products.c.category, products.c.price).where(
+    products.c.id.in_(bindparam("ids", expanding=True))
+)
+LEFT: Final = select(products.c.stock).where(products.c.id == bindparam("of_product"))
+TAKE_POINTS: Final = (
+    update(users)
+    .where(users.c.id == bindparam("of_user"), users.c.points >= bindparam("taken"))
+    .values(points=users.c.points - bindparam("taken"))
+)
+TAKE_STOCK: Final = (
+    update(products)
+    .where(products.c.id == bindparam("of_product"), products.c.stock >= bindparam("taken"))
+    .values(stock=products.c.stock - bindparam("taken"))
+)
+NEW_ORDER: Final = insert(orders)
+NEW_LINES: Final = insert(order_lines)
 
 
 @dataclass(frozen=True)
@@ -71,7 +92,7 @@ class Counter:
         order = await self._insert(connection, command, user, items, amount)
         for item in items:
             await _take_stock(connection, item)
-        await connection.execute(insert(order_lines), _lines(order))
+        await connection.execute(NEW_LINES, _lines(order))
         await post(connection, [Post(self.topic, order.event(), order.createdAtMs)])
         return Placed(order, is_new=True)
 
@@ -91,7 +112,7 @@ class Counter:
             "idempotency_key": command.key,
             "body_hash": command.body_hash if command.key is not None else None,
         }
-        inserted = await connection.execute(insert(orders).values(values))
+        inserted = await connection.execute(NEW_ORDER, values)
         assert inserted.inserted_primary_key is not None
         return Order(
             orderId=inserted.inserted_primary_key[0],
@@ -109,14 +130,11 @@ class Counter:
 
 
 async def _of_key(connection: AsyncConnection, user_id: int, key: str) -> Row[tuple[object, ...]] | None:
-    wanted = select(orders).where(orders.c.user_id == user_id, orders.c.idempotency_key == key)
-    return (await connection.execute(wanted)).one_or_none()
+    return (await connection.execute(OF_KEY, {"of_user": user_id, "of_key": key})).one_or_none()
 
 
 async def _items(connection: AsyncConnection, quantities: Mapping[int, int]) -> tuple[Item, ...]:
-    columns = products.c
-    wanted = select(columns.id, columns.category, columns.price).where(columns.id.in_(sorted(quantities)))
-    found = {row.id: row for row in await connection.execute(wanted)}
+    found = {row.id: row for row in await connection.execute(SOLD, {"ids": sorted(quantities)})}
     if missing := sorted(quantities.keys() - found.keys()):
         raise UnknownProduct(missing[0])
     return tuple(Item(n, found[n].category, quantities[n], found[n].price) for n in sorted(quantities))
@@ -125,22 +143,16 @@ async def _items(connection: AsyncConnection, quantities: Mapping[int, int]) -> 
 async def _take_points(connection: AsyncConnection, user: User, amount: int) -> None:
     # compared here as well: an amount beyond 64 bits is none that a database could compare
     if amount <= user.points:
-        taken = await connection.execute(
-            update(users).where(users.c.id == user.id, users.c.points >= amount).values(points=users.c.points - amount)
-        )
+        taken = await connection.execute(TAKE_POINTS, {"of_user": user.id, "taken": amount})
         if taken.rowcount == 1:
             return
     raise NotEnoughPoints(amount, user.points)
 
 
 async def _take_stock(connection: AsyncConnection, item: Item) -> None:
-    taken = await connection.execute(
-        update(products)
-        .where(products.c.id == item.productId, products.c.stock >= item.quantity)
-        .values(stock=products.c.stock - item.quantity)
-    )
+    taken = await connection.execute(TAKE_STOCK, {"of_product": item.productId, "taken": item.quantity})
     if taken.rowcount != 1:
-        left = await connection.scalar(select(products.c.stock).where(products.c.id == item.productId))
+        left = await connection.scalar(LEFT, {"of_product": item.productId})
         raise OutOfStock(item.productId, item.quantity, left or 0)
 
 
