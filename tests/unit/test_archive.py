@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -10,6 +11,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from streams.consuming import Again
 from streams.errors import MillraceError
@@ -207,6 +209,30 @@ async def test_a_topic_without_a_type_is_archived_as_bytes(files: Files) -> None
     await archive.starts(tp, 5, 100)
     await archive(tp, [record(5, value=b"\x00\xff"), record(6, value=None, key=None)])
     assert rows(files, 'SELECT "offset", value, "partition" FROM sensor_readings ORDER BY 1')[0] == (5, b"\x00\xff", 1)
+
+
+class Reading(Struct, rename="camel"):
+    """An event of somebody's own, with a field of every kind."""
+
+    id: int
+    at: datetime
+    ok: bool = True
+    level: float = 0.5
+    tags: list[str] = []  # msgspec copies it
+    more: dict[str, int] = {}
+    either: int | str | list[int] | None = None
+    huge: int = 0
+
+
+async def test_columns_follow_from_any_type(files: Files) -> None:
+    topic, tp = Topic("readings", Reading), TP("readings", 0)
+    archive = Archive(files, [topic])
+    await archive.starts(tp, 0, 100)
+    full = b'{"id":1,"at":"1970-01-01T00:00:01","ok":false,"tags":["a"],"more":{"b":2},"either":"c","huge":%d}' % 2**70
+    await archive(tp, [record(0, value=full), record(1, value=b'{"id":2,"at":"1969-12-31T23:59:59.5Z"}')])
+    found = rows(files, 'SELECT event_id, epoch_ms("at"), ok, level, tags, more, either, huge FROM readings ORDER BY 1')
+    assert found[0] == (1, 1_000, False, 0.5, ["a"], '{"b":2}', '"c"', None)
+    assert found[1] == (2, -500, True, 0.5, [], "{}", None, 0)
 
 
 MINUTE = 60_000

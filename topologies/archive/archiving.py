@@ -17,6 +17,8 @@ from topologies.archive.rows import Rows
 logger = logging.getLogger(__name__)
 
 GROUP: Final = "data-platform-group"
+# Tables are made in threads: what they take beside the records is bounded by this.
+AT_ONCE: Final = 2
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Archive:
         """Make the columns of each topic."""
         self._rows = {topic.name: Rows(topic) for topic in self.topics}
         self._backoff, self._tries = Backoff(0.5, 30.0), dict[TP, int]()
+        self._room = asyncio.Semaphore(AT_ONCE)
 
     async def starts(self, tp: TP, first: int, end: int) -> int:
         """Where the archive stands: after the newest file, else where the partition begins.
@@ -85,7 +88,8 @@ class Archive:
         footer = Footer(self.next[tp], records[-1].offset + 1, len(records), self.ids.get(tp.topic, ""))
         path = path_of(tp, footer.first, day_of(records[0].timestamp))
         try:
-            self.next[tp] = await asyncio.to_thread(self._create, tp, path, records, footer)
+            async with self._room:
+                self.next[tp] = await asyncio.to_thread(self._create, tp, path, records, footer)
         except OSError as error:
             self._tries[tp] = tries = self._tries.get(tp, 0) + 1
             self._failed(tp, tries, error)

@@ -55,7 +55,8 @@ class Rows:
         """Derive the columns from the topic's type."""
         self._decode: Callable[[bytes | None], Any] | None = None if topic.value is None else decoder(topic.value)
         self._columns = {} if topic.value is None else columns_of(topic.value)
-        self.schema = pa.schema([*RECORD, *(pa.field(name, column.type) for name, column in self._columns.items())])
+        named = [pa.field(_free(name), column.type) for name, column in self._columns.items()]
+        self.schema = pa.schema([*RECORD, *named])
 
     def table(self, tp: TP, records: Sequence[Record], metadata: Mapping[str, str]) -> pa.Table:
         """One row for each record, in order."""
@@ -89,7 +90,7 @@ class Rows:
                 except Undecodable as error:
                     event, reason = None, str(error)
             events.append(event)
-            ids.append(_text(identity(tp, record, getattr(event, "event_id", None))))
+            ids.append(identity(tp, record, getattr(event, "event_id", None)))
             reasons.append(reason)
             times.append(at)
         return events, ids, reasons, times
@@ -99,10 +100,11 @@ def columns_of(kind: type) -> dict[str, Column]:
     """The columns of a msgspec Struct, by field, in the order of their declaration."""
     found = inspect.type_info(kind)
     assert isinstance(found, inspect.StructType), f"{kind} is no msgspec Struct"
-    return {_free(field.name): _column(field.type) for field in found.fields}
+    return {field.name: _column(field.type) for field in found.fields}
 
 
 def _free(name: str) -> str:
+    """A field's column, where the record's own columns have its name."""
     return f"event_{name}" if name in {field.name for field in RECORD} else name
 
 
@@ -113,8 +115,10 @@ def _column(kind: inspect.Type) -> Column:
             return Column(TIME, _time)
         return _column(left[0]) if len(left) == 1 else _mixed(left)
     if isinstance(kind, inspect.IntType):
-        return Column(pa.int64(), _int)
-    if isinstance(kind, (inspect.StrType, inspect.LiteralType)):
+        return Column(pa.int64(), _same if kind.ge is not None and (kind.le or kind.lt) else _int)
+    if isinstance(kind, inspect.StrType):
+        return Column(pa.string(), _same)
+    if isinstance(kind, inspect.LiteralType):
         return Column(pa.string(), _text)
     if isinstance(kind, inspect.BoolType):
         return Column(pa.bool_(), _same)
@@ -142,10 +146,10 @@ def _list(item: Column) -> Column:
 
 
 def _struct(columns: Mapping[str, Column]) -> Column:
+    fields = tuple((name, column.convert) for name, column in columns.items())
+
     def convert(value: Any) -> Any:
-        if value is None:
-            return None
-        return {name: column.convert(getattr(value, name)) for name, column in columns.items()}
+        return None if value is None else tuple([to(getattr(value, name)) for name, to in fields])
 
     return Column(pa.struct([(name, column.type) for name, column in columns.items()]), convert)
 
@@ -163,8 +167,7 @@ def _float(value: Any) -> Any:
 
 
 def _text(value: Any) -> Any:
-    # half characters, which JSON can write and UTF-8 cannot
-    return None if value is None else str(value).encode(errors="replace").decode()
+    return None if value is None else str(value)
 
 
 def _json(value: Any) -> Any:
@@ -177,5 +180,5 @@ def _time(value: Any) -> Any:
     return _int(value)
 
 
-def _headers(record: Record) -> list[dict[str, Any]] | None:
-    return [{"name": _text(name), "value": value} for name, value in record.headers] or None
+def _headers(record: Record) -> list[tuple[str, bytes]] | None:
+    return [(name, value) for name, value in record.headers] or None

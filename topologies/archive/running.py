@@ -30,7 +30,7 @@ async def run_archive(
     *,
     topics: Sequence[Topic] = TOPICS,
     roll_s: float = 60.0,
-    roll_records: int = 100_000,
+    roll_records: int = 25_000,
     once: bool = False,
     host: str = LOOPBACK,
     port: int | None = None,
@@ -46,7 +46,7 @@ async def run_archive(
     ids = await asyncio.to_thread(topic_ids, settings.cluster, [topic.name for topic in own])
     archive, stop = Archive(files, own, ids), asyncio.Event()
     reading = Reading(
-        max_records=roll_records, max_bytes=64 << 20, linger_s=0.5 if once else roll_s, starts=archive.starts
+        max_records=roll_records, max_bytes=16 << 20, linger_s=0.5 if once else roll_s, starts=archive.starts
     )
 
     def counts() -> Mapping[str, float]:

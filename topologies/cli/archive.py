@@ -72,7 +72,7 @@ def run(
     topic: Topics = None,
     once: Once = False,
     roll_s: RollS = 60.0,
-    roll_records: RollRecords = 100_000,
+    roll_records: RollRecords = 25_000,
     name: Name = None,
     port: Port = None,
     host: Host = LOOPBACK,
