@@ -24,6 +24,7 @@ from topologies.orders.api.shop import Shop
 from topologies.orders.database import Database
 from topologies.orders.migrating import check
 from topologies.orders.relay import Relay
+from topologies.orders.relay_running import RelayCollector
 from topologies.orders.sending import KafkaSender
 from topologies.sales import own_topic
 from topologies.settings import LOOPBACK, Settings
@@ -114,13 +115,15 @@ async def _serve(
         making = asyncio.create_task(_make_topics(settings.cluster, topics(settings)))
         opened.push_async_callback(_cancelled, making)
         relaying: list[asyncio.Task[None]] = []
-        if relay:
-            relay_of_ours = Relay(database, KafkaSender(settings.cluster), sent=shop.places.tell)
+        relay_of_ours = Relay(database, KafkaSender(settings.cluster), sent=shop.places.tell) if relay else None
+        if relay_of_ours is not None:
             shop = replace(shop, committed=relay_of_ours.ring)
             stop = asyncio.Event()
             relaying.append(asyncio.create_task(relay_of_ours.run(stop)))
             opened.push_async_callback(_stopped, relaying[0], stop)
         app = orders_app(shop, teller, _access(settings))
+        if relay_of_ours is not None:
+            app[METRICS].registry.register(RelayCollector(relay_of_ours.figures))
         await _listening(app, settings, host, started, relaying)
 
 
