@@ -152,7 +152,8 @@ async def _kill(crowd: Crowd, running: Shop, trial: Trial, tell: Callable[[str],
     for number, victim in enumerate(victims, 1):
         until = trial.habits.orders * number / (len(victims) + 1)
         while len(crowd.tally.accepted) < until:
-            await asyncio.sleep(0.01)
+            running.revive()
+            await asyncio.sleep(0.02)
         await asyncio.to_thread(running.kill, victim, chance)
         tell(f"killed {victim} at {len(crowd.tally.accepted):,} orders; back after {running.ready_s[victim][-1]} s")
 

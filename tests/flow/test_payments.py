@@ -192,6 +192,33 @@ async def test_an_order_that_nobody_answers_for_is_called_off_before_anything_is
     assert_at_rest(books)
 
 
+async def test_an_answer_that_comes_after_another_worker_has_moved_on_changes_nothing(tmp_path: Path) -> None:
+    async with till(tmp_path) as shop:
+        order = await shop.place(1_001, p1=2)
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        class Slow(LocalGateway):
+            async def charge(self, charge: Charge) -> Charged | Declined:
+                asked.set()
+                await go_on.wait()
+                return await super().charge(charge)
+
+        shop.opened.append(slow := Slow(tmp_path / "gateway.db", CALM))
+        paused = asyncio.create_task(shop.worker(slow)(ORDERS, taken(order.event())))
+        await asked.wait()
+        worker, saga = shop.worker(shop.gateway()), shop.saga()
+        await worker(ORDERS, taken(order.event()))
+        await saga(PAYMENTS, paid_for(order.orderId))
+        refunded = await shop.refund(order)
+        assert refunded is not None
+        await worker(ORDERS, taken(refunded.event()))
+        go_on.set()
+        await paused
+        books = await shop.books()
+    assert books.payments[order.orderId]["status"] == PaymentStatus.REFUNDED
+    assert_at_rest(books)
+
+
 async def test_what_strangers_say_of_payments_and_orders_changes_nothing(tmp_path: Path) -> None:
     async with till(tmp_path) as shop:
         order = await shop.place(1_001, p1=2)
