@@ -97,8 +97,12 @@ class Backoff:
 
 @dataclass
 class Meter:
-    """What a group's loop has done in this process, by partition; for metrics and tests."""
+    """What a group's loop has done in this process, by partition; for metrics and tests.
 
+    `gathered` are the records that are read and wait for more, or for their turn.
+    """
+
+    gathered: dict[TP, int] = field(default_factory=dict)
     handled: dict[TP, int] = field(default_factory=dict)
     again: dict[TP, int] = field(default_factory=dict)
     position: dict[TP, int] = field(default_factory=dict)
@@ -268,8 +272,8 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is u
         self.worked, meter = True, self.work.meter
         self.work.connected(True)
         meter.assigned = frozenset(TP(*tp) for tp in assigned)
-        meter.position.clear()
-        meter.end.clear()
+        for known in (meter.gathered, meter.position, meter.end):
+            known.clear()
         self._lanes = [_Lane(self, TP(*tp)) for tp in sorted(assigned)]
 
     async def _let_go(self, *, finish: bool) -> None:
@@ -317,6 +321,7 @@ class _Lane:
                 taken = self._slice(pending)
                 await self._handle(taken)
                 pending = pending[len(taken) :]
+                self._work.meter.gathered[self.tp] = len(pending)
             if self._position > self._committed:
                 await self._commit()
 
@@ -354,6 +359,7 @@ class _Lane:
                 until = until if records else loop.time() + reading.linger_s
                 records = records + found
                 size += sum(map(_size, found))
+                self._work.meter.gathered[self.tp] = len(records)
         return records
 
     async def _look_for_gap(self, expected: int, found: int) -> None:

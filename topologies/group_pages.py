@@ -36,17 +36,19 @@ class GroupCollector(Collector):
         handled = CounterMetricFamily("millrace_group_handled", "Records that took effect.", labels=labels)
         again = CounterMetricFamily("millrace_group_again", "Times that records had to wait.", labels=labels)
         lag = GaugeMetricFamily("millrace_group_lag", "Records that are not handled yet.", labels=labels)
+        gathered = GaugeMetricFamily("millrace_group_gathered", "Records read and not handled yet.", labels=labels)
         position = GaugeMetricFamily("millrace_group_position", "Everything before is handled.", labels=labels)
         families: tuple[tuple[CounterMetricFamily | GaugeMetricFamily, Mapping[TP, int]], ...] = (
             (handled, meter.handled),
             (again, meter.again),
             (lag, meter.lag()),
+            (gathered, meter.gathered),
             (position, meter.position),
         )
         for family, found in families:
             for tp, value in found.items():
                 family.add_metric([self._group, tp.topic, str(tp.partition)], value)
-        yield from (handled, again, lag, position)
+        yield from (handled, again, lag, gathered, position)
         connected = GaugeMetricFamily("millrace_group_connected", "1 while Kafka answers.", labels=["group"])
         connected.add_metric([self._group], float(meter.connected))
         yield connected
