@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -42,7 +42,11 @@ class _Replaced(list[Any]):
     """A list that a file wants in the place of another, not after it."""
 
 
-_Loader.add_constructor("!override", lambda loader, node: _Replaced(loader.construct_sequence(node, deep=True)))
+def _replaced(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> _Replaced:
+    return _Replaced(loader.construct_sequence(node, deep=True))
+
+
+_Loader.add_constructor("!override", _replaced)
 
 
 def load(name: str) -> dict[str, Any]:
@@ -274,7 +278,5 @@ def prometheus_here(config: Mapping[str, Any], found: Iterable[tuple[str, str, s
         ]
         jobs.append({"job_name": job["job_name"], "static_configs": static})
     whole = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
-    return yaml.safe_dump({**config, "global": whole, "scrape_configs": jobs})
-
-
-Wait = Callable[[Callable[[], Any]], Any]
+    text: str = yaml.safe_dump({**config, "global": whole, "scrape_configs": jobs})
+    return text
