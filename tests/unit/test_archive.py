@@ -13,9 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
+from streams.codecs import decoder
 from streams.consuming import Again
+from streams.dedupe import seen_of
 from streams.errors import MillraceError
-from streams.intake import EventTime
+from streams.events import OrderEvent, event_time_ms
+from streams.intake import EventTime, Intake
 from streams.log import TP
 from streams.memory_log import MemoryRecord
 from streams.topics import ORDER_EVENTS, Topic
@@ -82,7 +85,7 @@ async def test_of_two_that_believe_to_own_a_partition_each_offset_is_archived_on
     assert [found.faults for found in check(files, "order-events")] == [[]]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 6), st.booleans()), max_size=25))
 def test_however_archivers_interleave_and_start_anew_no_offset_is_there_twice_or_left_out(
     steps: list[tuple[int, int, bool]],
@@ -257,3 +260,23 @@ async def test_what_is_late_a_duplicate_or_from_the_future_is_not_counted(files:
     ]
     await (await started(files))(TP0, given_)
     assert rows(files, 'SELECT "offset" FROM order_events_counted ORDER BY 1') == [(0,), (2,), (4,), (7,)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 6)), max_size=60), st.sampled_from([1, 3, 10]))
+@settings(deadline=None, max_examples=25)
+def test_what_is_counted_in_sql_is_what_the_tables_take(events: list[tuple[int, int]], slice_min: int) -> None:
+    """The rules of `streams.intake`, which the tables go by, and the same in SQL."""
+    rules = EventTime(slice_min * MINUTE, MINUTE, 5 * MINUTE)
+    given_ = [order(offset, at * MINUTE, name=f"{name}-{at}") for offset, (at, name) in enumerate(events)]
+    intake = Intake(decoder(OrderEvent), event_time_ms, rules, seen_of(ORDER_EVENTS))
+    taken = [offset for one in given_ for offset in intake.take([one]).offsets]
+
+    async def counted() -> list[int]:
+        files = Files(f"memory://{uuid4().hex}")
+        await (await started(files))(TP0, given_)
+        with Tables(files, rules) as tables:
+            found = tables.query('SELECT "offset" FROM order_events_counted ORDER BY 1').rows
+        files.fs.store.clear()
+        return [offset for (offset,) in found]
+
+    assert (asyncio.run(counted()) if given_ else []) == taken

@@ -5,7 +5,8 @@ A table has the topic's name with `_` for what is no letter or digit (`order_eve
 
 `order_events_counted` has the orders that the sales tables count, by the rules of `streams.intake` in SQL: an event
 that came before in its partition is out, one that was late when it came, and one from the future. It is a second,
-independent way to every number of the views, from the log alone.
+independent way to every number of the views, from the log alone (where a repeat is the same event, its time included).
+Money of other currencies than the shop's has their name in `currency`.
 """
 
 import re
@@ -17,9 +18,8 @@ import duckdb
 
 from streams.errors import MillraceError
 from streams.intake import EventTime
+from streams.topics import ORDER_EVENTS
 from topologies.archive.files import Files
-
-ORDERS: Final = "order-events"
 
 COUNTED: Final = """
 CREATE VIEW {name}_counted AS
@@ -35,7 +35,8 @@ WITH readable AS (
 )
 SELECT * EXCLUDE (at_ms, watermark, nth), make_timestamptz(at_ms // {slice_ms} * {slice_ms} * 1000) AS slice
 FROM marked
-WHERE nth = 1 AND (watermark IS NULL OR (at_ms // {slice_ms} + 1) * {slice_ms} + {grace_ms} > watermark)
+WHERE (nth = 1 OR at_ms < watermark - {dedupe_ms})
+    AND (watermark IS NULL OR (at_ms // {slice_ms} + 1) * {slice_ms} + {grace_ms} > watermark)
 """
 
 
@@ -60,9 +61,10 @@ class Tables:
         for topic in files.topics():
             if files.places(topic):
                 self._add(files, topic, table_of(topic.removeprefix(prefix)))
-        if (orders := table_of(ORDERS)) in self.names:
+        if (orders := table_of(ORDER_EVENTS.name)) in self.names:
             times = {"slice_ms": rules.slice_ms, "grace_ms": rules.grace_ms, "max_ahead_ms": rules.max_ahead_ms}
-            self._connection.execute(COUNTED.format(name=orders, **times))
+            dedupe_ms = round(ORDER_EVENTS.dedupe_s * 1000)
+            self._connection.execute(COUNTED.format(name=orders, dedupe_ms=dedupe_ms, **times))
             self.names.append(f"{orders}_counted")
 
     def _add(self, files: Files, topic: str, name: str) -> None:
