@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 STAMP := .venv/.set-up
 
-.PHONY: setup demo test test-slow test-browser lint faults bench clean
+.PHONY: setup demo test test-slow test-databases test-browser lint faults bench clean
 
 setup: $(STAMP)
 
@@ -26,10 +26,16 @@ demo: $(STAMP)
 	@$(BIN)/millrace demo
 
 test: $(STAMP)
-	$(BIN)/pytest -m "not slow and not browser" -n 2 --dist loadfile
+	$(BIN)/pytest -m "not slow and not browser and not databases" -n 2 --dist loadfile
 
 test-slow: $(STAMP)
-	$(BIN)/pytest -m slow --durations=30
+	$(BIN)/pytest -m "slow and not databases" --durations=30
+
+# MariaDB's and PostgreSQL's programs have to be there; the tests start servers of their own, and skip what is missing.
+test-databases: $(STAMP)
+	@command -v mariadbd >/dev/null || test -x /usr/sbin/mariadbd || \
+		{ echo "error: MariaDB is needed: apt-get install mariadb-server postgresql"; exit 1; }
+	$(BIN)/pytest -m databases
 
 # What looks at the page needs a Chromium of the system, and packages that nothing else needs.
 test-browser: $(STAMP)
