@@ -1,7 +1,8 @@
 """`deploy/compose.yaml` without containers: the same settings and commands as processes of this machine.
 
-Names of services become 127.0.0.1, and ports free ones; a volume becomes a directory; MySQL becomes SQLite. What a
-container would do besides (images, users, read-only files, networks) is not looked at here.
+Names of services become 127.0.0.1, and ports free ones; a volume becomes a directory; MySQL becomes MariaDB, or SQLite
+where that is not installed. What a container would do besides (images, users, read-only files, networks) is not looked
+at here.
 """
 
 import os
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ import psutil
 import yaml
 from own import ROOT, free_port
 
+from bench.databases import NoServer, mariadb
 from streams.broker import jars, process
 from streams.broker.properties import render
 from streams.broker.readiness import wait_until_ready
@@ -144,6 +146,17 @@ class Here:
         for (name, port), mine in self._ports.items():
             text = re.sub(rf"\b{re.escape(name)}:{port}\b", f"127.0.0.1:{mine}", text)
         return text
+
+
+@contextmanager
+def running_database(directory: Path) -> Iterator[str]:
+    """The URL of a database in the place of MySQL: MariaDB, else SQLite."""
+    with ExitStack() as opened:
+        try:
+            server = opened.enter_context(mariadb())
+            yield server.url.render_as_string(hide_password=False)
+        except NoServer:
+            yield f"sqlite:///{directory / 'orders.db'}"
 
 
 @contextmanager

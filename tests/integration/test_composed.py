@@ -2,7 +2,7 @@
 every query of the dashboard and the alerts against the metrics that all of it then gives.
 
 What needs an engine for containers is not seen here: that images of others are there under these names, users,
-networks, read-only files, and MySQL (SQLite stands in for it).
+networks, read-only files, and MySQL (MariaDB stands in for it).
 """
 
 import contextlib
@@ -33,6 +33,7 @@ from composing import (
     program,
     prometheus_here,
     running_brokers,
+    running_database,
     services,
     targets,
 )
@@ -86,9 +87,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     directory = tmp_path_factory.mktemp("composed")
     found = services("compose.yaml")
     here = Here(found)
-    database = f"sqlite:///{directory / 'orders.db'}"
     python_path = {"PYTHONPATH": str(ROOT)}
     with (
+        running_database(directory) as database,
         running_brokers(found, here, directory / "kafka", agent=agent) as cluster,
         Children(directory / "logs", python_path) as children,
     ):
