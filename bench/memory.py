@@ -111,9 +111,15 @@ def _watch(worker: Child, port: int, state: Path, samples: Samples, events: int,
 
 def applied(port: int) -> int:
     """How many order events the worker has taken; 0 while it does not answer."""
+    lines = [line for line in page(port) if line.startswith(METRIC) and "order-events" in line]
+    return round(sum(float(line.split()[-1]) for line in lines))
+
+
+def page(port: int) -> list[str]:
+    """The lines of a worker's metrics; none while it does not answer."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
-            lines = page.read().decode().splitlines()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            text: str = answer.read().decode()
     except OSError:
-        return 0
-    return round(sum(float(line.split()[-1]) for line in lines if line.startswith(METRIC) and "order-events" in line))
+        return []
+    return text.splitlines()
