@@ -268,3 +268,26 @@ async def test_a_lease_is_not_held_longer_than_it_was_renewed_for(tmp_path: Path
 def test_an_event_without_an_id_of_its_own_is_not_posted() -> None:
     with pytest.raises(ValueError, match="event_id"):
         Post(TOPIC, OrderEvent(1, 1, 1))
+
+
+async def test_a_lease_is_taken_only_after_it_stood_still_for_as_long_as_it_lasts(tmp_path: Path) -> None:
+    now = [0.0]
+    ours, others = (
+        Leases(owner=name, lease_s=6, clock=lambda: now[0], gone=lambda _: False) for name in ("ours", "others")
+    )
+    async with shop_database(tmp_path) as database:
+
+        async def keep(leases: Leases) -> int:
+            leases.kept(await database.write(leases.keep))
+            return len(leases.held)
+
+        assert await keep(ours) == 8
+        for _ in range(3):
+            assert await keep(others) == 0
+            now[0] += 5.9
+            await asyncio.sleep(0.002)  # renewals are told from each other by their time in ms
+            assert await keep(ours) == 8
+        assert await keep(others) == 0
+        now[0] += 6.0
+        assert await keep(others) == 8
+        assert await keep(ours) == 0
