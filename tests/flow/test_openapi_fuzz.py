@@ -1,39 +1,18 @@
 """What the API's document promises holds for requests that nobody would think of: schemathesis makes them up."""
 
 import asyncio
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import requests
-import schemathesis
 from aiohttp import web
-from schemathesis.config import (
-    ChecksConfig,
-    CoveragePhaseConfig,
-    ExamplesPhaseConfig,
-    FuzzingPhaseConfig,
-    GenerationConfig,
-    PhasesConfig,
-    PositiveDataAcceptanceConfig,
-    ProjectConfig,
-    ProjectsConfig,
-    SchemathesisConfig,
-    SimpleCheckConfig,
-    StatefulPhaseConfig,
-)
-from schemathesis.engine import events, from_schema
+from fuzzing import hear, serving
 from whole_shop import WholeShop
 
 from topologies.recommendation_views import trending_in_background
-from topologies.views.guard import Site
-from topologies.views.server import url_of
 
-SEED = 20_261_123
-EXAMPLES = 20
 EVENTS = 600
 # A stream does not end: what it answers before it begins is that of the view, and has tests of its own.
 ENDLESS = r"/live$"
@@ -53,70 +32,20 @@ HINTS = {
 }
 
 
-@contextmanager
-def serving(shop: WholeShop) -> Iterator[str]:
-    """The view server as it runs in production, its own connections included, in a thread; gives its URL."""
-    started, ended = threading.Event(), asyncio.Event()
-    url: list[str] = []
-    loop = asyncio.new_event_loop()
-
-    async def serve() -> None:
-        trends = asyncio.create_task(trending_in_background(shop.views[1].reader))
-        runner = web.AppRunner(shop.app(), access_log=None, shutdown_timeout=1)
-        await runner.setup()
-        await Site(runner, "127.0.0.1", 0).start()
-        url.append(url_of(runner))
-        started.set()
-        await ended.wait()
-        trends.cancel()
-        await asyncio.gather(trends, return_exceptions=True)
-        await runner.cleanup()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    try:
-        assert started.wait(30)
-        yield url[0]
-    finally:
-        loop.call_soon_threadsafe(ended.set)
-        thread.join(30)
-        loop.close()
+@asynccontextmanager
+async def opened(shop: WholeShop) -> AsyncIterator[web.Application]:
+    trends = asyncio.create_task(trending_in_background(shop.views[1].reader))
+    yield shop.app()
+    trends.cancel()
+    await asyncio.gather(trends, return_exceptions=True)
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     shop = WholeShop(tmp_path_factory.mktemp("shop"), EVENTS)
-    with serving(shop) as url:
+    with serving(lambda: opened(shop)) as url:
         yield url
     shop.close()
-
-
-def configured(phase: str) -> SchemathesisConfig:
-    """Every check that is about one request; the same requests each time."""
-    without = SimpleCheckConfig(enabled=False)
-    checks = ChecksConfig(
-        use_after_free=without,
-        ensure_resource_availability=without,
-        ignored_auth=without,
-        # a hop that is longer than its window is as well-formed as can be
-        positive_data_acceptance=PositiveDataAcceptanceConfig(enabled=False),
-    )
-    phases = PhasesConfig(
-        examples=ExamplesPhaseConfig(enabled=False),
-        coverage=CoveragePhaseConfig(
-            enabled=phase == "coverage", generate_duplicate_query_parameters=True, unexpected_methods={"POST", "QUERY"}
-        ),
-        fuzzing=FuzzingPhaseConfig(enabled=phase == "fuzzing"),
-        stateful=StatefulPhaseConfig(enabled=False),
-    )
-    project = ProjectConfig(
-        checks=checks,
-        phases=phases,
-        generation=GenerationConfig(max_examples=EXAMPLES, deterministic=True, no_shrink=True),
-        request_timeout=20,
-        continue_on_failure=True,
-    )
-    return SchemathesisConfig(seed=SEED, projects=ProjectsConfig(default=project))
 
 
 def hinted(document: dict[str, Any]) -> dict[str, Any]:
@@ -139,29 +68,13 @@ def hinted(document: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("phase", ["fuzzing", "coverage"])
 def test_no_request_gets_an_answer_that_is_not_documented(url: str, phase: str) -> None:
     document = requests.get(f"{url}/openapi.json", timeout=20).json()
-    schema = schemathesis.openapi.from_dict(hinted(document), config=configured(phase)).exclude(path_regex=ENDLESS)
-    schema.config.update(base_url=url)
-    failures, asked, statuses = [], Counter[str](), Counter[int]()
-    for event in from_schema(schema).execute():
-        assert not isinstance(event, events.FatalError | events.NonFatalError), event
-        if not isinstance(event, events.ScenarioFinished):
-            continue
-        recorder = event.recorder
-        for case_id, checks in recorder.checks.items():
-            made = recorder.interactions[case_id].request
-            failures += [
-                f"{made.method} {made.uri[:300]}: {check.failure_info.failure}"
-                for check in checks
-                if check.failure_info is not None
-            ]
-        asked[event.label or ""] += len(recorder.interactions)
-        statuses.update(one.response.status_code for one in recorder.interactions.values() if one.response is not None)
-    assert not failures, "\n".join(failures[:20])
-    assert len(asked) >= 25
-    assert sum(asked.values()) >= 300
-    assert statuses[200] >= sum(statuses.values()) // 6
-    assert {200, 400, 404} <= statuses.keys()
-    assert max(statuses) < 500
+    heard = hear(hinted(document), url, phase, unexpected={"POST", "QUERY"}, without=ENDLESS)
+    assert not heard.failures, "\n".join(heard.failures[:20])
+    assert len(heard.asked) >= 25
+    assert sum(heard.asked.values()) >= 300
+    assert heard.statuses[200] >= sum(heard.statuses.values()) // 6
+    assert {200, 400, 404} <= heard.statuses.keys()
+    assert max(heard.statuses) < 500
 
 
 # Found by hand and by schemathesis while this was built: answered with 500, with text, or not at all.

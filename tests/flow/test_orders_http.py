@@ -1,6 +1,7 @@
 """The order API over HTTP: what it answers, to whom, and what it does not let through."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,26 @@ import pytest
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
 from openapi_spec_validator import validate
-from ordering import OTHER, PIECES, POINTS, PRICE, TOPIC, USER, USERS, Bookkeeping, bookkeeping, sqlite_url
+from ordering import (
+    OTHER,
+    PIECES,
+    POINTS,
+    PRICE,
+    TOPIC,
+    USER,
+    USERS,
+    Bookkeeping,
+    MemoryLine,
+    bookkeeping,
+    sqlite_url,
+)
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from streams.cluster import Cluster
+from streams.codecs import decoder, user_key
+from streams.events import UserActivity
 from topologies.orders import outbox
-from topologies.orders.api.activity import Teller
+from topologies.orders.api.activity import Line, Teller
 from topologies.orders.api.bodies import LINES
 from topologies.orders.api.server import orders_app
 from topologies.orders.api.shop import Shop
@@ -30,7 +44,6 @@ from topologies.views.guard import Access
 
 Client = TestClient[Any, Any]
 ONE: dict[str, Any] = {"items": [{"productId": 1, "quantity": 2}]}
-NOBODY = Cluster("127.0.0.1:1")
 
 
 @pytest.fixture
@@ -44,8 +57,8 @@ def shop_of(books: Bookkeeping, publish_wait_s: float = 0) -> Shop:
     return Shop(books.database, books.counter, books.transitions, places, publish_wait_s)
 
 
-async def client_of(shop: Shop, access: Access | None = None) -> Client:
-    client: Client = TestClient(TestServer(orders_app(shop, Teller(NOBODY, "user-activity"), access)))
+async def client_of(shop: Shop, access: Access | None = None, line: Line | None = None) -> Client:
+    client: Client = TestClient(TestServer(orders_app(shop, Teller(line or MemoryLine()), access)))
     await client.start_server()
     return client
 
@@ -346,13 +359,31 @@ async def test_a_method_that_there_is_not_is_405_and_a_path_404(client: Client) 
         assert response.content_type == "application/problem+json"
 
 
-async def test_an_activity_that_kafka_does_not_take_is_not_acknowledged(client: Client) -> None:
+async def test_an_activity_is_an_event_of_its_user_and_of_now(books: Bookkeeping) -> None:
+    line = MemoryLine()
+    client = await client_of(shop_of(books), line=line)
+    told = {"eventType": "search.performed", "query": "tea", "sessionId": "s1", "eventId": "mine"}
+    headers = {"X-USER-ID": "123"}
+    answer = (202, {"eventId": "mine", "after": "user-activity:0:0"})
+    assert await asked(client, "POST", "/api/activity", json=told, headers=headers) == answer
+    ((key, value),) = line.records
+    event = decoder(UserActivity)(value)
+    assert key == user_key(123)
+    assert (event.user_id, event.event_type, event.query, event.session_id) == (123, "search.performed", "tea", "s1")
+    assert isinstance(event.occurred_at, int)
+    assert abs(event.occurred_at / 1000 - time.time()) < 60
+    status, found = await asked(client, "POST", "/api/activity", json={"eventType": "order.placed"}, headers=headers)
+    assert (status, kind(found)) == (400, "bad-body")
+    assert len(line.records) == 1
+    await client.close()
+
+
+async def test_an_activity_that_kafka_does_not_take_is_not_acknowledged(books: Bookkeeping) -> None:
+    client = await client_of(shop_of(books), line=MemoryLine(away=True))
     told = {"eventType": "product.viewed", "productId": 1, "eventId": "mine"}
     status, found = await asked(client, "POST", "/api/activity", json=told, headers={"X-USER-ID": "123"})
     assert (status, kind(found), found["eventId"]) == (503, "cluster-away", "mine")
-    told = {"eventType": "order.placed"}
-    status, found = await asked(client, "POST", "/api/activity", json=told, headers={"X-USER-ID": "123"})
-    assert (status, kind(found)) == (400, "bad-body")
+    await client.close()
 
 
 async def test_readiness_is_that_of_the_database(client: Client, books: Bookkeeping, tmp_path: Path) -> None:

@@ -89,8 +89,9 @@ def database_url(text: str | None, environment: Mapping[str, str], home: Path) -
         return URL.create(DRIVERS["sqlite"], database=str(home / "orders.db"))
     try:
         url = make_url(text)
-    except ArgumentError as error:
-        raise MillraceError(f"--database {text[:60]!r} is no URL; {EXAMPLES}") from error
+    except (ArgumentError, ValueError) as error:  # the latter of a port that is no number
+        # not repeated here: there may be a password in it
+        raise MillraceError(f"--database is no URL; {EXAMPLES}") from error
     backend = url.get_backend_name()
     if backend not in DRIVERS:
         raise MillraceError(f"--database is of {backend[:60]!r}, which is not supported; {EXAMPLES}")

@@ -2,9 +2,10 @@
 
 import asyncio
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -31,14 +32,23 @@ class NotTold(Problem):
         )
 
 
-@dataclass
-class Teller:
-    """Sends events of users; connects with the first one."""
+class Line(Protocol):
+    """Where activity goes."""
 
-    cluster: Cluster
-    topic: str
-    _producer: Any = None
-    _connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    async def send(self, key: bytes, value: bytes) -> Place:
+        """Where a record lies, once it is acknowledged. Raises KafkaError, OSError, TimeoutError."""
+        ...
+
+    async def close(self) -> None:
+        """Send nothing more."""
+        ...
+
+
+@dataclass(frozen=True)
+class Teller:
+    """Makes events of what users do."""
+
+    line: Line
 
     async def tell(self, user_id: int, activity: NewActivity) -> Told:
         """Send one event, and return where it lies. Raises NotTold."""
@@ -54,12 +64,27 @@ class Teller:
             occurred_at=now_ms(),
         )
         try:
-            async with asyncio.timeout(ACKNOWLEDGED_S):
-                producer = await self._connected()
-                sent = await producer.send_and_wait(self.topic, encode(event), user_key(user_id))
+            place = await self.line.send(user_key(user_id), encode(event))
         except (KafkaError, OSError, TimeoutError) as error:
             raise NotTold(event_id) from error
-        return Told(event_id, str(Place(self.topic, sent.partition, sent.offset)))
+        return Told(event_id, str(place))
+
+
+@dataclass
+class KafkaLine:
+    """A topic; connects with the first record, and again with the next one if that fails."""
+
+    cluster: Cluster
+    topic: str
+    _producer: Any = None
+    _connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def send(self, key: bytes, value: bytes) -> Place:
+        """Send a record, and wait for it five seconds at most."""
+        async with asyncio.timeout(ACKNOWLEDGED_S):
+            producer = await self._connected()
+            sent = await producer.send_and_wait(self.topic, value, key)
+        return Place(self.topic, sent.partition, sent.offset)
 
     async def _connected(self) -> Any:
         async with self._connecting:
@@ -77,10 +102,8 @@ class Teller:
 
     async def close(self) -> None:
         """Send what is waiting, for a moment, and end."""
-        if self._producer is not None:
-            producer, self._producer = self._producer, None
-            try:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with suppress(KafkaError, TimeoutError):  # nobody was told that what is lost here is there
                 async with asyncio.timeout(ACKNOWLEDGED_S):
                     await producer.stop()
-            except (KafkaError, TimeoutError):
-                pass  # nobody was told that it is there

@@ -16,7 +16,7 @@ from streams.memory import spare_the_collector
 from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS, USER_ACTIVITY, Topic, ensure_topics
 from topologies.docs import serve as docs
 from topologies.orders.api import handlers
-from topologies.orders.api.activity import Teller
+from topologies.orders.api.activity import KafkaLine, Teller
 from topologies.orders.api.endpoints import ABOUT, ENDPOINTS, TITLE
 from topologies.orders.api.handlers import SHOP, TELLER, database_problems, same_origin
 from topologies.orders.api.metrics import BOOKS, DATABASE, Books, looked
@@ -110,8 +110,8 @@ async def _serve(
         database = await opened.enter_async_context(Database.open(url))
         await check(database)
         shop = Shop.of(settings, database, publish_wait_s)
-        teller = Teller(settings.cluster, own_topic(USER_ACTIVITY, settings).name)
-        opened.push_async_callback(teller.close)
+        line = KafkaLine(settings.cluster, own_topic(USER_ACTIVITY, settings).name)
+        opened.push_async_callback(line.close)
         making = asyncio.create_task(_make_topics(settings.cluster, topics(settings)))
         opened.push_async_callback(_cancelled, making)
         relaying: list[asyncio.Task[None]] = []
@@ -121,7 +121,7 @@ async def _serve(
             stop = asyncio.Event()
             relaying.append(asyncio.create_task(relay_of_ours.run(stop)))
             opened.push_async_callback(_stopped, relaying[0], stop)
-        app = orders_app(shop, teller, _access(settings))
+        app = orders_app(shop, Teller(line), _access(settings))
         if relay_of_ours is not None:
             app[METRICS].registry.register(RelayCollector(relay_of_ours.figures))
         await _listening(app, settings, host, started, relaying)
