@@ -1,5 +1,6 @@
 """What customers are told, how often, and what becomes of what cannot be delivered."""
 
+import asyncio
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -40,6 +41,7 @@ class Channel:
 
     async def send(self, notice: Notice) -> None:
         error = self.fails(notice)
+        await asyncio.sleep(0)  # others are under way meanwhile
         if error is not None:
             raise error
         self.sent.append(notice)
@@ -221,6 +223,18 @@ async def test_one_that_is_away_is_asked_once_in_a_while_not_by_every_notice() -
     shop.now += 20
     assert await shop.step() == 10
     assert asked == first <= 16
+
+
+async def test_many_that_find_it_away_at_the_same_time_make_it_wait_no_longer() -> None:
+    shop = Shop(Channel(fails=lambda notice: Away("nobody listens")))
+    shop.delivering.patience = Backoff(1, 64)
+    for number in range(100):
+        shop.order(number, user=number)
+    for most in (1, 2, 4, 8):
+        wait_s = await shop.step()
+        assert wait_s is not None
+        assert most / 2 <= wait_s <= most
+        shop.now += wait_s
 
 
 async def test_a_death_before_the_commit_repeats_under_the_same_ids_and_loses_nothing() -> None:
