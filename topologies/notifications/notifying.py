@@ -119,7 +119,7 @@ class Resending:
             return None
         taken = Taken(record, event, identity(said.tp, record, event.event_id))
         notice = notice_of(taken, self.currency)
-        return Item(letter.offset, notice, said.tp, record, (channel,), f"{said.id} {channel}")
+        return Item(letter.offset, notice, said.tp, record, (channel,), said.id)
 
 
 def _decoders(topics: Sequence[Topic]) -> Mapping[str, Any]:
