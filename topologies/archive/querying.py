@@ -27,16 +27,16 @@ WITH readable AS (
     SELECT *, epoch_ms(occurred_at) AS at_ms FROM {name}
     WHERE unreadable IS NULL AND epoch_ms(occurred_at) <= epoch_ms("timestamp") + {max_ahead_ms}
 ), marked AS (
+    -- an event is never late by its own time, so it may be among those that the watermark is made of
     SELECT *,
-        max(at_ms) OVER (PARTITION BY "partition" ORDER BY "offset" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
-            AS watermark,
+        max(at_ms) OVER (PARTITION BY "partition" ORDER BY "offset") AS watermark,
         row_number() OVER (PARTITION BY "partition", id ORDER BY "offset") AS nth
     FROM readable
 )
 SELECT * EXCLUDE (at_ms, watermark, nth), make_timestamptz(at_ms // {slice_ms} * {slice_ms} * 1000) AS slice
 FROM marked
 WHERE (nth = 1 OR at_ms < watermark - {dedupe_ms})
-    AND (watermark IS NULL OR (at_ms // {slice_ms} + 1) * {slice_ms} + {grace_ms} > watermark)
+    AND (at_ms // {slice_ms} + 1) * {slice_ms} + {grace_ms} > watermark
 """
 
 
