@@ -212,6 +212,7 @@ def _sqlite(url: URL, connections: int, wait_s: float, begin: str) -> AsyncEngin
         poolclass=AsyncAdaptedQueuePool,
         pool_size=connections,
         max_overflow=0,
+        pool_reset_on_return=None,  # each transaction is ended by who began it: one round trip less
         pool_timeout=wait_s,
         connect_args={"timeout": wait_s},
     )
@@ -236,6 +237,7 @@ def _server(url: URL, connections: int, wait_s: float) -> AsyncEngine:
         url,
         pool_size=connections,
         max_overflow=0,
+        pool_reset_on_return=None,  # each transaction is ended by who began it: one round trip less
         pool_timeout=wait_s,
         pool_recycle=RECYCLE_S,
         isolation_level="READ COMMITTED",

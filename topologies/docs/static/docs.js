@@ -250,6 +250,7 @@ function shown(spec, path, method, operation) {
 function show(spec) {
   find("title").textContent = `${spec.info.title} ${spec.info.version}`;
   find("about").replaceChildren(...spec.info.description.trim().split("\n\n").map((part) => h("p", {}, prose(part))));
+  find("dashboard").hidden = !spec.paths["/"];
   const groups = new Map();
   for (const [path, methods] of Object.entries(spec.paths)) {
     for (const [method, operation] of Object.entries(methods)) {
