@@ -5,10 +5,12 @@ import itertools
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
@@ -185,6 +187,36 @@ async def test_where_the_storage_fails_it_is_tried_again_from_the_same_offset(tm
     await archive(TP0, records(0, 10))
     assert offsets(files) == list(range(10))
     assert len(told) == 1
+
+
+class Lossy(MemoryFileSystem):  # type: ignore[misc]  # fsspec is untyped
+    """An object store whose client fails with errors of its own: before or after what it was asked to put is there."""
+
+    protocol = "lossy"
+    cachable = False
+    fails: ClassVar[list[str]] = []
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        fails = self.fails.pop() if self.fails else ""
+        if fails != "before":
+            super().pipe_file(path, value, mode=mode, **kwargs)
+        if fails:
+            raise RuntimeError(f"connection lost {fails}")
+
+
+async def test_a_put_whose_answer_is_lost_is_archived_once() -> None:
+    fsspec.register_implementation("lossy", Lossy, clobber=True)
+    files = Files(f"lossy://{uuid4().hex}")
+    archive = await started(files)
+    Lossy.fails = ["after"]
+    await archive(TP0, records(0, 10))
+    Lossy.fails = ["before"]
+    with pytest.raises(Again) as again:
+        await archive(TP0, records(10, 20))
+    assert again.value.at == 10
+    await archive(TP0, records(10, 20))
+    assert offsets(files) == list(range(20))
+    assert archive.counts.records == 20
 
 
 async def test_a_killed_writer_leaves_nothing_that_counts(tmp_path: Path) -> None:

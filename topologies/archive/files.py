@@ -73,17 +73,19 @@ class Files:
 
     def places(self, topic: str) -> list[tuple[str, Place]]:
         """All files of a topic with what their paths say, by partition and first offset."""
-        self.fs.invalidate_cache()
-        paths = self.fs.find(f"{self.root}/{topic}") if self.fs.exists(f"{self.root}/{topic}") else []
+        directory = f"{self.root}/{topic}"
+        with _as_os_error():
+            self.fs.invalidate_cache()
+            paths = self.fs.find(directory) if self.fs.exists(directory) else []
         found = [(path, place) for path in paths if (place := place_of(path)) is not None and place.tp.topic == topic]
         return sorted(found, key=lambda one: (one[1].tp, one[1].first, one[1].day))
 
     def topics(self) -> list[str]:
         """The topics that have a directory."""
-        self.fs.invalidate_cache()
-        if not self.fs.exists(self.root):
-            return []
-        names = [entry["name"].rstrip("/").rpartition("/")[2] for entry in self.fs.ls(self.root, detail=True)]
+        with _as_os_error():
+            self.fs.invalidate_cache()
+            entries = self.fs.ls(self.root, detail=True) if self.fs.exists(self.root) else []
+        names = [entry["name"].rstrip("/").rpartition("/")[2] for entry in entries]
         return sorted(name for name in names if not name.startswith("."))
 
     def newest(self, tp: TP) -> tuple[str, Footer] | None:
@@ -94,7 +96,7 @@ class Files:
     def footer(self, path: str) -> Footer:
         """What a file says of itself. Raises MillraceError for one that is damaged, or none of an archive's."""
         try:
-            with self.fs.open(path, "rb") as file:
+            with _as_os_error(), self.fs.open(path, "rb") as file:
                 return Footer.read(pq.read_metadata(file).metadata or {})
         except (KeyError, ValueError, pa.ArrowInvalid) as error:
             raise MillraceError(
@@ -103,7 +105,7 @@ class Files:
 
     def offsets(self, path: str) -> list[int]:
         """The offsets of a file's rows, in their order."""
-        with self.fs.open(path, "rb") as file:
+        with _as_os_error(), self.fs.open(path, "rb") as file:
             # without pyarrow's threads: two in thirty processes aborted at their end while some still ran
             found = pq.ParquetFile(file, pre_buffer=False).read(columns=["offset"], use_threads=False)
         offsets: list[int] = found["offset"].to_pylist()
@@ -116,7 +118,19 @@ class Files:
         if self.local:
             _link(Path(self.root), path, buffer.getbuffer())
         else:
-            self.fs.pipe_file(f"{self.root}/{path}", buffer.getvalue(), mode="create")
+            self._put(f"{self.root}/{path}", buffer.getvalue())
+
+    def _put(self, path: str, content: bytes) -> None:
+        """Put an object. One that is there after a failure counts as there: perhaps it was ours that got through."""
+        try:
+            self.fs.pipe_file(path, content, mode="create")
+        except FileExistsError:
+            raise
+        except Exception as error:  # each store's client has errors of its own
+            self.fs.invalidate_cache()
+            with _as_os_error():
+                there = self.fs.exists(path)
+            raise FileExistsError(path) if there else OSError(_said(error)) from error
 
     def prepare(self) -> None:
         """Look whether the url can be written to, and clear away what killed processes left."""
@@ -139,10 +153,25 @@ def _creates(fs: Any) -> bool:
     """Whether the file system's own `pipe_file` knows the mode `create`; fsspec's general one looks, then writes."""
     for kind in type(fs).__mro__:
         for name in ("_pipe_file", "pipe_file"):
-            method = kind.__dict__.get(name)
-            if method is not None and kind.__module__ not in ("fsspec.spec", "fsspec.asyn"):
-                return "mode" in getattr(method, "__code__", _creates.__code__).co_varnames
+            code = getattr(kind.__dict__.get(name), "__code__", None)
+            if code is not None and kind.__module__ not in ("fsspec.spec", "fsspec.asyn"):
+                return "mode" in code.co_varnames or "create" in code.co_consts
     return False
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """Each store's client has errors of its own; here what a storage fails with is an OSError."""
+    try:
+        yield
+    except (OSError, MillraceError, KeyError, ValueError):  # the latter two are what a damaged file gives
+        raise
+    except Exception as error:
+        raise OSError(_said(error)) from error
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _link(root: Path, path: str, content: memoryview) -> None:
