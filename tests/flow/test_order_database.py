@@ -187,6 +187,19 @@ async def test_a_server_that_is_not_there_is_said_in_one_line(given: str, tmp_pa
 
 @pytest.mark.databases
 @pytest.mark.parametrize("name", ["mariadb", "postgresql"])
+@pytest.mark.parametrize("wrong", [{"database": "nowhere"}, {"username": "nobody", "password": "wrong"}])
+async def test_who_may_not_log_in_is_told_in_one_line(
+    name: str, wrong: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    server: Server = request.getfixturevalue(f"{name}_server")
+    async with Database.open(server.url.set(**wrong)) as database:
+        with pytest.raises(DatabaseUnreachable, match="--database or MILLRACE_DATABASE") as refused:
+            await check(database)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.databases
+@pytest.mark.parametrize("name", ["mariadb", "postgresql"])
 async def test_after_a_server_was_killed_nothing_that_was_acknowledged_is_missing(
     name: str, request: pytest.FixtureRequest
 ) -> None:

@@ -182,6 +182,10 @@ class Database:
             raise
         except OSError as error:
             raise DatabaseUnreachable(self.url, error) from error
+        except Exception as error:
+            if not _is_of_driver(error):
+                raise
+            raise DatabaseUnreachable(self.url, error) from error
 
 
 def is_transient(error: DBAPIError) -> bool:
@@ -198,6 +202,11 @@ def _is_refused(error: DBAPIError) -> bool:
     """Whether there was no connection, or none to that database, or no such file."""
     said = str(error.orig)
     return _mysql_code(error) in MYSQL_REFUSED or said.startswith(("unable to open database", "attempt to write"))
+
+
+def _is_of_driver(error: Exception) -> bool:
+    """Whether a driver raised it as it is: asyncpg does so where it cannot log in."""
+    return type(error).__module__.partition(".")[0] in ("asyncpg", "asyncmy")
 
 
 def _mysql_code(error: DBAPIError) -> int | None:
