@@ -87,7 +87,10 @@ def payments(
 def _gateway(name: str, settings: Settings) -> "Gateway":
     from topologies.loading import attribute_named
 
-    found: Gateway = attribute_named(name, "gateway")(settings)
+    try:
+        found: Gateway = attribute_named(name, "gateway")(settings)
+    except TypeError as error:
+        raise MillraceError(f"gateway {name!r} is no function from settings to a gateway: {error}") from error
     for request in ("charge", "give_back", "close"):
         if not callable(getattr(found, request, None)):
             raise MillraceError(f"gateway {name!r} cannot {request}: see topologies/payments/gateway.py for what it is")

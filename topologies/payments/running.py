@@ -81,8 +81,9 @@ async def run_payments(
                     consume(settings.cluster, group, [payments], taking, stop=stop, reading=steps, tell=_tell)
                 )
                 both.create_task(run_group(work, settings, host=host, port=port, stop=stop, started=started))
-        except* MillraceError as errors:
-            raise _first(errors) from errors
+        except BaseExceptionGroup as errors:
+            ours = errors.subgroup(MillraceError)
+            raise errors if ours is None else _first(ours) from errors
 
 
 def counts(paying: PaymentWorker, ending: Saga) -> Mapping[str, float]:
