@@ -168,8 +168,10 @@ async def consume(
 
 async def waited(stop: asyncio.Event, seconds: float) -> bool:
     """Wait so long, or until `stop` is set; returns whether it was."""
+    # not wait_for, here and below: it forgets that it was cancelled when what it waits for comes at that moment
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()
     return stop.is_set()
 
 
@@ -245,7 +247,8 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is u
             if not self.worked:
                 continue
             try:
-                await asyncio.wait_for(self.consumer._client.fetch_all_metadata(), WATCH_S)
+                async with asyncio.timeout(WATCH_S):
+                    await self.consumer._client.fetch_all_metadata()
             except (KafkaError, OSError, TimeoutError) as error:
                 self.work.connected(False, f"{error}" or type(error).__name__)
             else:
@@ -256,7 +259,8 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is u
             # a static member never says that it leaves, and its partitions would stand still until the session ends
             self.consumer._coordinator._group_instance_id = None
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop_consumer(self.consumer), STOP_S)
+            async with asyncio.timeout(STOP_S):
+                await stop_consumer(self.consumer)
 
     def _coordination(self) -> "list[asyncio.Future[Any]]":
         task = getattr(self.consumer._coordinator, "_coordination_task", None)
@@ -403,7 +407,8 @@ class _Lane:
         """Commit the position; what fails is committed with the next."""
         self._busy, at = True, self._position
         try:
-            await asyncio.wait_for(self._consumer.commit({self._key: at}), COMMIT_S)
+            async with asyncio.timeout(COMMIT_S):
+                await self._consumer.commit({self._key: at})
             self._committed = at
         except (KafkaError, IllegalStateError, TimeoutError) as error:
             logger.info("commit of %s put off: %r", self._named(), error)

@@ -1,6 +1,7 @@
 """One embedded cluster: up, down, found again; nodes killed and started one by one."""
 
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -225,7 +226,8 @@ class Broker:
 def _size_bytes(directory: Path) -> int:
     """What a directory takes on disk; a broker that runs makes and removes files meanwhile."""
     total = 0
-    for path in directory.rglob("*") if directory.exists() else ():
-        with suppress(FileNotFoundError):
-            total += path.lstat().st_blocks * 512
+    for path, _, names in os.walk(directory):  # passes over directories that are gone
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(Path(path) / name).st_blocks * 512
     return total

@@ -1,10 +1,13 @@
+import shutil
 import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from streams.broker import Broker
+from streams.broker.broker import _size_bytes
 from streams.broker.properties import server_properties
 from streams.broker.state import PORTS, free_ports, load, new_state, save
 from streams.errors import MillraceError
@@ -64,3 +67,25 @@ def test_a_broker_that_never_was_is_stopped_and_not_found(tmp_path: Path) -> Non
     assert broker.status().nodes == ()
     with pytest.raises(MillraceError, match="millrace broker up"):
         broker.kill(1)
+
+
+def test_a_size_is_told_while_the_broker_makes_and_deletes_directories(tmp_path: Path) -> None:
+    done = threading.Event()
+
+    def churn() -> None:
+        while not done.is_set():
+            deep = tmp_path / "topic-0" / "deep"
+            deep.mkdir(parents=True)
+            (deep / "0.log").write_bytes(b"x" * 5_000)
+            shutil.rmtree(tmp_path / "topic-0")
+
+    kept = tmp_path / "kept"
+    kept.write_bytes(b"x" * 5_000)
+    churning = threading.Thread(target=churn)
+    churning.start()
+    try:
+        sizes = [_size_bytes(tmp_path) for _ in range(2_000)]
+    finally:
+        done.set()
+        churning.join()
+    assert min(sizes) >= 5_000

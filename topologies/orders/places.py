@@ -44,7 +44,8 @@ class Places:
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         try:
-            return await asyncio.wait_for(future, within_s)
+            async with asyncio.timeout(within_s):
+                return await future
         except TimeoutError:
             return None
         finally:

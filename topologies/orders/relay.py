@@ -136,7 +136,8 @@ class Relay:
         self._rung.clear()
         if await self._batch(stop) < self.batch:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._rung.wait(), self.poll_s)
+                async with asyncio.timeout(self.poll_s):
+                    await self._rung.wait()
 
     async def _batch(self, stop: asyncio.Event) -> int:
         shards = self.leases.held
