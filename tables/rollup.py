@@ -150,18 +150,19 @@ class Rollup:
         return list(self._blocks)
 
     def _alone_results(self, start: int, end: int, key: str) -> Results | None:
-        found = self._kept_alone(start, end, key)
+        found = self._kept_alone(start, end, key, asked=True)
         if found.results is None and found.states is not None:
             found.results = self._row.results(found.states)
         return found.results
 
-    def _kept_alone(self, start: int, end: int, key: str) -> Alone:
+    def _kept_alone(self, start: int, end: int, key: str, *, asked: bool) -> Alone:
         found = self._alone.get((start, end, key))
         if found is not None:
             self._alone.move_to_end((start, end, key))
             return found
         found = Alone(self._merged_alone(start, end, key))
-        if self._is_aligned(start, end):
+        # a day would leave 1,440 slices that nobody asked for, and five are soon merged again
+        if self._is_aligned(start, end) and (asked or end - start > self._slice_ms):
             self._alone[start, end, key] = found
             if len(self._alone) > ALONE_KEPT:
                 self._alone.popitem(last=False)
@@ -177,7 +178,7 @@ class Rollup:
     def _states(self, start: int, end: int, key: str) -> States | None:
         if (start, end) in self._blocks:
             return self._block(start, end).states.get(key)
-        return self._kept_alone(start, end, key).states
+        return self._kept_alone(start, end, key, asked=False).states
 
     def _is_aligned(self, start: int, end: int) -> bool:
         return end - start in self._widths and start % (end - start) == 0
