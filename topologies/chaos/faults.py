@@ -128,10 +128,13 @@ def read_only(fleet: Fleet, rng: random.Random) -> None:
         fleet.start(slot)
         if not fleet.died(slot, READY_S):
             raise MillraceError(f"worker-{slot} runs on a read-only directory")
-    # Another one may have got the partition meanwhile, and have refused as well.
-    for one in {slot, *ended, *fleet.ended()}:
-        _must_say(fleet, one, "cannot be")
-        fleet.start(one)
+    refused = {slot, *ended, *fleet.ended()}
+    while refused:
+        for one in refused:
+            _must_say(fleet, one, "cannot be")
+            fleet.start(one)
+        # Another one may have got the partition meanwhile, have refused as well, and be about to end.
+        refused = set(fleet.ended(wait=True))
 
 
 def corrupt(fleet: Fleet, rng: random.Random) -> None:
