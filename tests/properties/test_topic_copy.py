@@ -53,6 +53,7 @@ VALUES = st.none() | st.integers(0, 30).map(lambda at: str(at).encode()) | st.ju
 STREAMS = st.lists(st.tuples(KEYS, VALUES), max_size=40)
 
 
+@pytest.mark.timeout(300)  # every restart writes to the disk, which others may be writing to
 @settings(max_examples=25, deadline=None)
 @given(stream=STREAMS, data=st.data())
 def test_a_copy_is_the_last_value_of_each_key_whatever_comes_again_or_is_restarted(
