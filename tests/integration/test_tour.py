@@ -15,7 +15,7 @@ from topologies.demo.processes import MILLRACE
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 TOUR = sections((ROOT / "deploy" / "TOUR.md").read_text())
 # What the tour says, and where it takes place here: beside other tests, with ports and directories of its own.
-PORTS = {"8090": "MILLRACE_VIEWS_PORT"}
+PORTS = {"8080": "MILLRACE_ORDERS_PORT", "8090": "MILLRACE_VIEWS_PORT"}
 
 
 @pytest.fixture(scope="module")

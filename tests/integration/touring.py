@@ -19,7 +19,9 @@ from typing import Final
 
 LIMIT_S: Final = 90.0
 # Reads only: a reader who is too early looks again.
-LOOKS: Final = re.compile(r"(ls|curl -s|millrace (groups describe|topics|broker status|doctor|consume(?!.*--group)))\b")
+LOOKS: Final = re.compile(
+    r"(ls|curl -s(?!.* -d )|millrace (groups describe|topics|broker status|doctor|consume(?!.*--group)))\b", re.DOTALL
+)
 FENCE: Final = re.compile(r"^```(.*)$")
 STOP: Final = "^C"
 
@@ -153,9 +155,10 @@ class Terminal:
             self._process, self._stopped = None, False
 
     def printed(self) -> list[str]:
-        """Whole lines that it has printed since `seen`."""
+        """What it has printed since `seen`: while it runs, whole lines."""
         raw = self._log.read_bytes()[self._read :]
-        return raw[: raw.rfind(b"\n") + 1].decode(errors="replace").splitlines(keepends=True)
+        whole = raw if self._process is None else raw[: raw.rfind(b"\n") + 1]
+        return whole.decode(errors="replace").splitlines(keepends=True)
 
     def seen(self, lines: Sequence[str]) -> None:
         """Take them as looked at."""
