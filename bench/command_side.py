@@ -55,7 +55,7 @@ class Trial:
     users: int = 1_000
     products: int = 60
     points: int = 1_500_000
-    pieces: int = 1_500
+    pieces: int = 3_000
     seed: int = 1
     victims: Sequence[str] = NEEDED
 

@@ -68,7 +68,7 @@ def shop(
         also,
         nodes,
         users=max(20, orders // 20),
-        pieces=max(20, orders * 3 // 40),
+        pieces=max(20, orders * 3 // 20),
         seed=seed,
         victims=kill or NEEDED,
     )
