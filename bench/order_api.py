@@ -95,11 +95,11 @@ def _found(kind: str, load: Load, tally: Tally, took_s: float, cores: dict[str, 
         api_cores=round(cores["api"], 2),
         database_cores=round(cores["database"], 2),
         customers_cores=round(cores["customers"], 2),
-        limit=_limit(cores),
+        limit=limit(cores),
     )
 
 
-def _limit(cores: dict[str, float]) -> str:
+def limit(cores: dict[str, float]) -> str:
     """Who has nothing left: a process of one thread its core, all together the machine, else the wait for the disk."""
     if cores["api"] >= FULL:
         return "the API's one core"

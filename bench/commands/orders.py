@@ -52,11 +52,12 @@ def orders(
     if json:
         typer.echo(orjson.dumps([asdict(one) for one in medians]))
         return
-    print_table(COLUMNS, [_row(one) for one in medians])
+    print_table(COLUMNS, [row(one) for one in medians])
     typer.echo("(API, database and customers: cores taken)")
 
 
-def _row(one: Found) -> tuple[object, ...]:
+def row(one: Found) -> tuple[object, ...]:
+    """One database's figures, as they are shown."""
     ms = (f"{one.p50_ms:,.1f}", f"{one.p99_ms:,.1f}")
     cores = (f"{one.api_cores:.2f}", f"{one.database_cores:.2f}", f"{one.customers_cores:.2f}")
     return (one.database, "yes" if one.publish else "no", round(one.orders_per_s), *ms, *cores, one.limit)

@@ -72,7 +72,10 @@ class DatabaseUnreachable(MillraceError):
     """No database answers at the URL, or it refused."""
 
     def __init__(self, url: URL, error: BaseException) -> None:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())[:200]
+        original = getattr(error, "orig", None) or error
+        # MySQL's have a number first
+        words = original.args[-1] if _is_numbered(original) else original
+        reason = " ".join(str(words).split())[:200]
         super().__init__(
             f"the database at {shown_url(url)} cannot be used ({reason}): name yours with --database or "
             "MILLRACE_DATABASE"
@@ -210,8 +213,12 @@ def _is_of_driver(error: Exception) -> bool:
 
 
 def _mysql_code(error: DBAPIError) -> int | None:
-    arguments = getattr(error.orig, "args", ())
-    return arguments[0] if arguments and isinstance(arguments[0], int) else None
+    original = error.orig
+    return original.args[0] if original is not None and _is_numbered(original) else None
+
+
+def _is_numbered(error: BaseException) -> bool:
+    return len(error.args) == 2 and isinstance(error.args[0], int) and isinstance(error.args[1], str)
 
 
 def _sqlite(url: URL, connections: int, wait_s: float, begin: str) -> AsyncEngine:
