@@ -372,8 +372,9 @@ async def test_an_activity_is_an_event_of_its_user_and_of_now(books: Bookkeeping
     assert (event.user_id, event.event_type, event.query, event.session_id) == (123, "search.performed", "tea", "s1")
     assert isinstance(event.occurred_at, int)
     assert abs(event.occurred_at / 1000 - time.time()) < 60
-    status, found = await asked(client, "POST", "/api/activity", json={"eventType": "order.placed"}, headers=headers)
-    assert (status, kind(found)) == (400, "bad-body")
+    for body in ({"eventType": "order.placed"}, {"eventType": "product.viewed", "category": "a\x1fb"}):
+        status, found = await asked(client, "POST", "/api/activity", json=body, headers=headers)
+        assert (status, kind(found)) == (400, "bad-body")
     assert len(line.records) == 1
     await client.close()
 

@@ -43,7 +43,7 @@ class Order(Struct, frozen=True, forbid_unknown_fields=True):
     updatedAtMs: EpochMs
     reason: str | None
     items: tuple[Item, ...]
-    after: After = None
+    after: After
 
     @property
     def holds(self) -> bool:

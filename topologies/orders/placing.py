@@ -126,6 +126,7 @@ class Counter:
             updatedAtMs=at_ms,
             reason=None,
             items=items,
+            after=None,
         )
 
 

@@ -85,6 +85,7 @@ async def with_items(connection: AsyncConnection, row: Row[tuple[object, ...]]) 
         updatedAtMs=row.updated_at_ms,
         reason=row.reason,
         items=tuple(Item(*item) for item in items),
+        after=None,
     )
 
 

@@ -154,7 +154,8 @@ function trial(spec, path, method, operation) {
   const good = Object.entries(operation.responses).find(([code]) => code.startsWith("2"))[1];
   const live = Object.keys(good.content).every((type) => type === "text/event-stream");
   const sent = operation.requestBody?.content["application/json"];
-  const example = sent && JSON.stringify(resolve(spec, sent.schema).examples?.[0] ?? {});
+  const exemplary = sent && Object.entries(resolve(spec, sent.schema).properties).filter(([, one]) => one.examples);
+  const example = sent && JSON.stringify(Object.fromEntries(exemplary.map(([name, one]) => [name, one.examples[0]])));
   const body = sent ? h("textarea", { id: `${operation.operationId}-body`, rows: 4, spellcheck: "false" }, example) : null;
   const other = (operation.security ?? []).some((one) => "operations" in one);
   const given = other ? h("input", { type: "password", id: `${operation.operationId}-token`, autocomplete: "off" }) : null;

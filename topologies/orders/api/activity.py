@@ -11,14 +11,16 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from streams.cluster import Cluster
-from streams.codecs import encode, user_key
+from streams.codecs import Undecodable, decoder, encode, user_key
 from streams.events import UserActivity
 from topologies.orders.api.bodies import NewActivity, Told
 from topologies.orders.outbox import Place, now_ms
+from topologies.orders.refusals import BadBody
 from topologies.views.problems import Problem
 
 ACKNOWLEDGED_S: Final = 5.0
 LINGER_MS: Final = 5
+_decode = decoder(UserActivity)
 
 
 class NotTold(Problem):
@@ -51,7 +53,7 @@ class Teller:
     line: Line
 
     async def tell(self, user_id: int, activity: NewActivity) -> Told:
-        """Send one event, and return where it lies. Raises NotTold."""
+        """Send one event, and return where it lies. Raises NotTold, and BadBody for what no reader would take."""
         event_id = activity.eventId or uuid.uuid4().hex
         event = UserActivity(
             event_type=activity.eventType,
@@ -63,8 +65,13 @@ class Teller:
             query=activity.query,
             occurred_at=now_ms(),
         )
+        value = encode(event)
         try:
-            place = await self.line.send(user_key(user_id), encode(event))
+            _decode(value)
+        except Undecodable as error:
+            raise BadBody(str(error)) from error
+        try:
+            place = await self.line.send(user_key(user_id), value)
         except (KafkaError, OSError, TimeoutError) as error:
             raise NotTold(event_id) from error
         return Told(event_id, str(place))

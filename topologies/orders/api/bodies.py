@@ -45,10 +45,10 @@ class NewOrder(Struct, frozen=True, forbid_unknown_fields=True):
 class NewActivity(Struct, frozen=True, forbid_unknown_fields=True):
     """What a user did in the shop; when, is when it is told. `eventId` is made where there is none."""
 
-    eventType: ActivityType
+    eventType: Annotated[ActivityType, Meta(examples=["product.viewed"])]
     eventId: EventId | None = None
     sessionId: Id | None = None
-    productId: Id | None = None
+    productId: Annotated[Id | None, Meta(examples=[1])] = None
     category: Name | None = None
     query: Annotated[str, Meta(max_length=1_000)] | None = None
 
