@@ -16,7 +16,7 @@ from streams.log import TP, Record
 from streams.producers import Producer
 from streams.topics import Topic, ensure_topics
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 class Seen:

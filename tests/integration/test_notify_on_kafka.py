@@ -99,7 +99,8 @@ def done(shop: Shop) -> bool:
     return True
 
 
-@pytest.mark.timeout(110)
+@pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_every_event_is_told_under_its_id_or_is_a_dead_letter_whatever_is_killed(
     kafka: Cluster, tmp_path: Path
 ) -> None:
@@ -159,7 +160,7 @@ def send_again(children: Children, channels: list[str]) -> None:
     children.running.remove(child)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_a_group_has_pages_and_ends_in_good_order(kafka: Cluster, tmp_path: Path) -> None:
     shop, port = Shop(kafka, new_prefix("pages")), free_port()
     environment = Fleet(kafka, tmp_path, shop.settings.prefix).environment()
@@ -175,7 +176,7 @@ def test_a_group_has_pages_and_ends_in_good_order(kafka: Cluster, tmp_path: Path
         assert "Traceback" not in child.log.read_text()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_a_channel_that_is_away_holds_everything_back_and_loses_nothing(kafka: Cluster, tmp_path: Path) -> None:
     shop, receiver = Shop(kafka, new_prefix("away")), Receiver()
     receiver.fails, receiver.refuses = 0.0, False
