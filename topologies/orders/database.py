@@ -15,22 +15,28 @@ it off in favour of another one (a deadlock, a locked file). So it must have no 
 """
 
 import asyncio
-import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from streams.errors import MillraceError
+from topologies.orders.engines import (
+    is_numbered,
+    is_of_driver,
+    is_refused,
+    is_transient,
+    server_engine,
+    sqlite_engine,
+)
 
 T = TypeVar("T")
 
@@ -46,19 +52,6 @@ CONNECTIONS: Final = 16
 WAIT_S: Final = 5.0
 ATTEMPTS: Final = 6
 PAUSE_S: Final = 0.02
-# MySQL: lock wait timeout, deadlock, record changed since it was read (a MariaDB snapshot).
-MYSQL_AGAIN: Final = frozenset({1205, 1213, 1020})
-# PostgreSQL: serialization failure, deadlock, lock not available.
-POSTGRES_AGAIN: Final = frozenset({"40001", "40P01", "55P03"})
-SQLITE_AGAIN: Final = ("database is locked", "database table is locked")
-# MySQL: access denied, unknown database, cannot connect, lost during the handshake.
-MYSQL_REFUSED: Final = frozenset({1044, 1045, 1049, 2002, 2003, 2013})
-# Servers and what is between close idle connections: ours are made anew before that (MySQL's default is 8 hours).
-RECYCLE_S: Final = 1800
-LOCK_WAIT: Final = {
-    "mysql": "SET SESSION innodb_lock_wait_timeout = {wait_s}",
-    "postgresql": "SET SESSION lock_timeout = '{wait_s}s'",
-}
 
 
 class Busy(MillraceError):
@@ -74,7 +67,7 @@ class DatabaseUnreachable(MillraceError):
     def __init__(self, url: URL, error: BaseException) -> None:
         original = getattr(error, "orig", None) or error
         # MySQL's have a number first
-        words = original.args[-1] if _is_numbered(original) else original
+        words = original.args[-1] if is_numbered(original) else original
         reason = " ".join(str(words).split())[:200]
         super().__init__(
             f"the database at {shown_url(url)} cannot be used ({reason}): name yours with --database or "
@@ -129,10 +122,13 @@ class Database:
         if url.get_backend_name() == "sqlite":
             Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
             found = cls(
-                url, _sqlite(url, connections, wait_s, "BEGIN"), _sqlite(url, 1, wait_s, "BEGIN IMMEDIATE"), wait_s
+                url,
+                sqlite_engine(url, connections, wait_s, "BEGIN"),
+                sqlite_engine(url, 1, wait_s, "BEGIN IMMEDIATE"),
+                wait_s,
             )
         else:
-            engine = _server(url, connections, wait_s)
+            engine = server_engine(url, connections, wait_s)
             found = cls(url, engine, engine, wait_s)
         try:
             yield found
@@ -180,90 +176,12 @@ class Database:
                 await begun.commit()
                 return result
         except DBAPIError as error:
-            if error.connection_invalidated or _is_refused(error):
+            if error.connection_invalidated or is_refused(error):
                 raise DatabaseUnreachable(self.url, error) from error
             raise
         except OSError as error:
             raise DatabaseUnreachable(self.url, error) from error
         except Exception as error:
-            if not _is_of_driver(error):
+            if not is_of_driver(error):
                 raise
             raise DatabaseUnreachable(self.url, error) from error
-
-
-def is_transient(error: DBAPIError) -> bool:
-    """Whether the database broke a transaction off only because another one was in the way.
-
-    A connection that was lost is none of these: whether its transaction was committed is not known.
-    """
-    original: Any = error.orig
-    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
-    return _mysql_code(error) in MYSQL_AGAIN or state in POSTGRES_AGAIN or str(original).startswith(SQLITE_AGAIN)
-
-
-def _is_refused(error: DBAPIError) -> bool:
-    """Whether there was no connection, or none to that database, or no such file."""
-    said = str(error.orig)
-    return _mysql_code(error) in MYSQL_REFUSED or said.startswith(("unable to open database", "attempt to write"))
-
-
-def _is_of_driver(error: Exception) -> bool:
-    """Whether a driver raised it as it is: asyncpg does so where it cannot log in."""
-    return type(error).__module__.partition(".")[0] in ("asyncpg", "asyncmy")
-
-
-def _mysql_code(error: DBAPIError) -> int | None:
-    original = error.orig
-    return original.args[0] if original is not None and _is_numbered(original) else None
-
-
-def _is_numbered(error: BaseException) -> bool:
-    return len(error.args) == 2 and isinstance(error.args[0], int) and isinstance(error.args[1], str)
-
-
-def _sqlite(url: URL, connections: int, wait_s: float, begin: str) -> AsyncEngine:
-    """An engine whose transactions begin with `begin`; the driver would begin them late, and some not at all."""
-    engine = create_async_engine(
-        url,
-        poolclass=AsyncAdaptedQueuePool,
-        pool_size=connections,
-        max_overflow=0,
-        pool_reset_on_return=None,  # each transaction is ended by who began it: one round trip less
-        pool_timeout=wait_s,
-        connect_args={"timeout": wait_s},
-    )
-
-    def prepare(connection: Any, _record: object) -> None:
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    def begun(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    event.listen(engine.sync_engine, "connect", prepare)
-    event.listen(engine.sync_engine, "begin", begun)
-    return engine
-
-
-def _server(url: URL, connections: int, wait_s: float) -> AsyncEngine:
-    engine = create_async_engine(
-        url,
-        pool_size=connections,
-        max_overflow=0,
-        pool_reset_on_return=None,  # each transaction is ended by who began it: one round trip less
-        pool_timeout=wait_s,
-        pool_recycle=RECYCLE_S,
-        isolation_level="READ COMMITTED",
-    )
-
-    def prepare(connection: Any, _record: object) -> None:
-        cursor = connection.cursor()
-        cursor.execute(LOCK_WAIT[url.get_backend_name()].format(wait_s=math.ceil(wait_s)))
-        cursor.close()
-        connection.commit()
-
-    event.listen(engine.sync_engine, "connect", prepare)
-    return engine

@@ -1,0 +1,103 @@
+"""Engines of SQLAlchemy for each database, and what their errors mean."""
+
+import math
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+# MySQL: lock wait timeout, deadlock, record changed since it was read (a MariaDB snapshot).
+MYSQL_AGAIN: Final = frozenset({1205, 1213, 1020})
+# PostgreSQL: serialization failure, deadlock, lock not available.
+POSTGRES_AGAIN: Final = frozenset({"40001", "40P01", "55P03"})
+SQLITE_AGAIN: Final = ("database is locked", "database table is locked")
+# MySQL: access denied, unknown database, cannot connect, lost during the handshake.
+MYSQL_REFUSED: Final = frozenset({1044, 1045, 1049, 2002, 2003, 2013})
+# Servers and what is between close idle connections: ours are made anew before that (MySQL's default is 8 hours).
+RECYCLE_S: Final = 1800
+LOCK_WAIT: Final = {
+    "mysql": "SET SESSION innodb_lock_wait_timeout = {wait_s}",
+    "postgresql": "SET SESSION lock_timeout = '{wait_s}s'",
+}
+
+
+def sqlite_engine(url: URL, connections: int, wait_s: float, begin: str) -> AsyncEngine:
+    """An engine whose transactions begin with `begin`; the driver would begin them late, and some not at all."""
+    engine = create_async_engine(
+        url,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=connections,
+        max_overflow=0,
+        pool_reset_on_return=None,  # each transaction is ended by who began it: one round trip less
+        pool_timeout=wait_s,
+        connect_args={"timeout": wait_s},
+    )
+
+    def prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine.sync_engine, "connect", prepare)
+    event.listen(engine.sync_engine, "begin", begun)
+    return engine
+
+
+def server_engine(url: URL, connections: int, wait_s: float) -> AsyncEngine:
+    """An engine for a server, whose transactions are READ COMMITTED and wait for a row no longer than `wait_s`."""
+    engine = create_async_engine(
+        url,
+        pool_size=connections,
+        max_overflow=0,
+        pool_reset_on_return=None,  # each transaction is ended by who began it: one round trip less
+        pool_timeout=wait_s,
+        pool_recycle=RECYCLE_S,
+        isolation_level="READ COMMITTED",
+    )
+
+    def prepare(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute(LOCK_WAIT[url.get_backend_name()].format(wait_s=math.ceil(wait_s)))
+        cursor.close()
+        connection.commit()
+
+    event.listen(engine.sync_engine, "connect", prepare)
+    return engine
+
+
+def is_transient(error: DBAPIError) -> bool:
+    """Whether the database broke a transaction off only because another one was in the way.
+
+    A connection that was lost is none of these: whether its transaction was committed is not known.
+    """
+    original: Any = error.orig
+    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
+    return _mysql_code(error) in MYSQL_AGAIN or state in POSTGRES_AGAIN or str(original).startswith(SQLITE_AGAIN)
+
+
+def is_refused(error: DBAPIError) -> bool:
+    """Whether there was no connection, or none to that database, or no such file."""
+    said = str(error.orig)
+    return _mysql_code(error) in MYSQL_REFUSED or said.startswith(("unable to open database", "attempt to write"))
+
+
+def is_of_driver(error: Exception) -> bool:
+    """Whether a driver raised it as it is: asyncpg does so where it cannot log in."""
+    return type(error).__module__.partition(".")[0] in ("asyncpg", "asyncmy")
+
+
+def _mysql_code(error: DBAPIError) -> int | None:
+    original = error.orig
+    return original.args[0] if original is not None and is_numbered(original) else None
+
+
+def is_numbered(error: BaseException) -> bool:
+    """Whether it is a number and words, as errors of MySQL are, and of the system."""
+    return len(error.args) == 2 and isinstance(error.args[0], int) and isinstance(error.args[1], str)
