@@ -150,8 +150,7 @@ async def _kill(crowd: Crowd, running: Shop, trial: Trial, tell: Callable[[str],
     victims = [*list(trial.victims) * trial.kills, *BESIDE * trial.also]
     chance.shuffle(victims)
     for number, victim in enumerate(victims, 1):
-        until = trial.habits.orders * number / (len(victims) + 1)
-        while len(crowd.tally.accepted) < until:
+        while crowd.progress < number / (len(victims) + 1):
             running.revive()
             await asyncio.sleep(0.02)
         await asyncio.to_thread(running.kill, victim, chance)

@@ -5,6 +5,7 @@ the same order. Some repeat what was answered, some cancel, some give back what 
 """
 
 import asyncio
+import math
 import random
 import time
 from collections import Counter
@@ -29,10 +30,14 @@ LATER: Final = frozenset(
 
 @dataclass(frozen=True)
 class Habits:
-    """How customers behave: shares of 1. `refunds` are of orders that a customer placed some time before."""
+    """How customers behave: shares of 1. `refunds` are of orders that a customer placed some time before.
+
+    They end when so many `orders` are accepted, or `limit_s` after they began.
+    """
 
     orders: int
     customers: int = 64
+    limit_s: float = math.inf
     repeats: float = 0.03
     cancels: float = 0.04
     refunds: float = 0.04
@@ -64,10 +69,11 @@ class Crowd:
     products: Sequence[int]
     tally: Tally = field(default_factory=Tally)
     _left: int = 0
+    _began: float = math.inf
 
     async def shop(self) -> None:
         """Order until as many are accepted as wanted. Raises MillraceError when nobody answers for two minutes."""
-        self._left = self.habits.orders
+        self._left, self._began = self.habits.orders, time.monotonic()
         connector = aiohttp.TCPConnector(limit=self.habits.customers)
         timeout = aiohttp.ClientTimeout(total=ASK_S)
         async with aiohttp.ClientSession(self.url, connector=connector, timeout=timeout) as session:
@@ -79,12 +85,18 @@ class Crowd:
                     one.cancel()
                 await asyncio.gather(*them, return_exceptions=True)
 
+    @property
+    def progress(self) -> float:
+        """How much of it is over, as a share of 1: of the orders, or of the time if that is more."""
+        spent_s = max(0.0, time.monotonic() - self._began)
+        return max(len(self.tally.accepted) / self.habits.orders, spent_s / self.habits.limit_s)
+
     async def _customer(self, session: aiohttp.ClientSession, number: int) -> None:
         chance = random.Random(f"{self.habits.seed}/{number}")
         weights = [1 / (rank + 3) for rank in range(len(self.products))]
         placed: list[dict[str, Any]] = []
         for request in range(1_000_000):
-            if self._left <= 0:
+            if self._left <= 0 or time.monotonic() > self._began + self.habits.limit_s:
                 return
             self._left -= 1
             user = chance.choice(self.users)

@@ -1,5 +1,6 @@
 """`millrace bench shop`."""
 
+import math
 import os
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ On = Annotated[
 ]
 Orders = Annotated[int, typer.Option("--orders", help="How many are accepted in all.", min=1)]
 Customers = Annotated[int, typer.Option("--customers", help="How many order at a time.", min=1)]
+Seconds = Annotated[float | None, typer.Option("--seconds", help="Accept no more after so long.", min=1)]
 Kills = Annotated[
     int, typer.Option("--kills", help="How often API, relay, payments and broker are killed, each.", min=0)
 ]
@@ -48,6 +50,7 @@ def shop(
     on: On = "mariadb",
     orders: Orders = 20_000,
     customers: Customers = 64,
+    seconds: Seconds = None,
     kills: Kills = 3,
     kill: Victims = None,
     also: Also = 1,
@@ -63,7 +66,7 @@ def shop(
     console = Console(stderr=True)
     # per order as much as sells some products out, and empties some pockets
     trial = Trial(
-        Habits(orders, customers, seed=seed),
+        Habits(orders, customers, seconds or math.inf, seed=seed),
         kills,
         also,
         nodes,
