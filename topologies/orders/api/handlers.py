@@ -33,10 +33,17 @@ REPLAYED: Final = "Idempotency-Replayed"
 async def same_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse what a page of another origin sends: a browser says where a form was, and there is no token in it."""
     origin = request.headers.get("Origin")
-    if request.method not in ("GET", "HEAD", "OPTIONS") and origin and urlsplit(origin).netloc != request.host:
+    if request.method not in ("GET", "HEAD", "OPTIONS") and origin and _host_of(origin) != request.host:
         detail = "pages of other origins cannot order here"
         raise Problem(HTTPStatus.FORBIDDEN, "foreign-origin", "Foreign origin", detail)
     return await handler(request)
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # such as a bracket that is not closed
+        return ""
 
 
 @web.middleware
