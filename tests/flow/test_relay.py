@@ -253,6 +253,16 @@ def test_an_owner_is_gone_when_its_process_is_and_never_when_it_is_elsewhere() -
     assert not owner_is_gone("somebody")
 
 
+def test_a_process_of_another_machine_of_the_same_name_is_not_gone() -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if not boot.exists():
+        pytest.skip("this system does not say when it was started")
+    here = Owner.this().place
+    there = here.replace(boot.read_text().strip(), "b3b9d0f2-7c1e-4a53-9d41-0f6c2a8e5d17")
+    assert there != here
+    assert not owner_is_gone(Owner(there, 2**22 + 1, 0.0).text)
+
+
 async def test_a_lease_is_not_held_longer_than_it_was_renewed_for(tmp_path: Path) -> None:
     now = [0.0]
     leases = Leases(owner="a", lease_s=6, clock=lambda: now[0])

@@ -89,10 +89,15 @@ class Owner:
 
 
 def _place() -> str:
-    """The machine, and of a machine with containers the one that has these process ids."""
-    space = Path("/proc/self/ns/pid")
+    """The machine since it was started, and of one with containers the one that has these process ids.
+
+    Neither its name nor that number is its own: many machines are `localhost`, and what is in no container has the
+    same number on all.
+    """
+    space, started = Path("/proc/self/ns/pid"), Path("/proc/sys/kernel/random/boot_id")
     number = space.readlink().name.strip("pid:[]") if space.exists() else "0"
-    return f"{socket.gethostname()[:100]}/{number}"
+    boot = f"/{started.read_text().strip()}" if started.exists() else ""
+    return f"{socket.gethostname()[:100]}{boot}/{number}"
 
 
 def owner_is_gone(text: str) -> bool:
