@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -280,8 +280,8 @@ def targets(here: Here, config: Mapping[str, Any]) -> Iterator[tuple[str, str, s
                 yield job["job_name"], service, f"127.0.0.1:{here.port(service, str(asked['port']))}"
 
 
-def prometheus_here(config: Mapping[str, Any], found: Iterable[tuple[str, str, str]]) -> str:
-    """`prometheus.yml` with addresses in the place of names that only Docker's DNS knows; asked each second."""
+def prometheus_here(config: Mapping[str, Any], found: Sequence[tuple[str, str, str]]) -> str:
+    """`prometheus.yml` with addresses in the place of names that only Docker's DNS knows; asked every five seconds."""
     jobs = []
     for job in config["scrape_configs"]:
         static = [
@@ -290,6 +290,6 @@ def prometheus_here(config: Mapping[str, Any], found: Iterable[tuple[str, str, s
             if name == job["job_name"]
         ]
         jobs.append({"job_name": job["job_name"], "static_configs": static})
-    whole = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    whole = {"scrape_interval": "5s", "scrape_timeout": "5s", "evaluation_interval": "5s"}
     text: str = yaml.safe_dump({**config, "global": whole, "scrape_configs": jobs})
     return text
