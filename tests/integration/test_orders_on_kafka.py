@@ -1,7 +1,6 @@
 """`millrace orders` and `millrace db` as processes: events lie where answers say, and `kill -9` takes nothing back."""
 
 import json
-import os
 import signal
 import socket
 import sqlite3
@@ -10,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -18,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import confluent_kafka
+import pytest
 from operating import fresh
 
 from streams.cluster import Cluster
-from topologies.demo.processes import MILLRACE, Children
+from topologies.cli import main
+from topologies.demo.processes import Children
 from topologies.names import free_port
 from topologies.orders.schema import SHARDS
 
@@ -80,19 +81,30 @@ class Api:
             return str(response.read().decode())
 
 
-def millrace(home: Path, *arguments: str, code: int = 0) -> str:
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def millrace(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """What a command printed: its output, or its complaint where one is expected."""
-    told = {**os.environ, "MILLRACE_HOME": str(home)}
-    done = subprocess.run([*MILLRACE, *arguments], env=told, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == code, done.stderr
-    return done.stderr if code else done.stdout
+    monkeypatch.setenv("MILLRACE_HOME", str(tmp_path))
+
+    def run(*arguments: str, code: int = 0) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        said = capsys.readouterr()
+        assert int(ended.value.code or 0) == code, said.err
+        return said.err if code else said.out
+
+    return run
 
 
 @contextmanager
-def api(kafka: Cluster, home: Path, prefix: str) -> Iterator[Api]:
-    millrace(home, "db", "migrate")
-    millrace(home, "db", "seed", "--users", "20", "--stock", "100000", "--points", "100000000")
-    told = {"MILLRACE_BOOTSTRAP": kafka.bootstrap, "MILLRACE_HOME": str(home), "MILLRACE_PREFIX": prefix}
+def api(bootstrap: str, home: Path, millrace: Run, prefix: str = "") -> Iterator[Api]:
+    millrace("db", "migrate")
+    millrace("db", "seed", "--users", "20", "--stock", "100000", "--points", "100000000")
+    told = {"MILLRACE_BOOTSTRAP": bootstrap, "MILLRACE_HOME": str(home), "MILLRACE_PREFIX": prefix}
     with Children(home / "logs", told) as children:
         running = Api(children)
         running.start()
@@ -112,9 +124,9 @@ def record_at(kafka: Cluster, after: str) -> tuple[str, dict[str, Any]]:
         return (message.key() or b"").decode(), json.loads(message.value() or b"null")
 
 
-def test_an_answer_says_where_its_event_lies(kafka: Cluster, tmp_path: Path) -> None:
+def test_an_answer_says_where_its_event_lies(kafka: Cluster, tmp_path: Path, millrace: Run) -> None:
     prefix = fresh("shop") + "-"
-    with api(kafka, tmp_path, prefix) as running:
+    with api(kafka.bootstrap, tmp_path, millrace, prefix) as running:
         deadline = time.monotonic() + READY_S
         while (placed := running.order()[1])["after"] is None:  # the topics are being made
             assert time.monotonic() < deadline
@@ -138,9 +150,9 @@ def test_an_answer_says_where_its_event_lies(kafka: Cluster, tmp_path: Path) -> 
         assert running.process.wait(ENDED_S) == 0
 
 
-def test_what_was_acknowledged_outlives_kills_and_is_published_once_or_again(kafka: Cluster, tmp_path: Path) -> None:
+def test_what_was_acknowledged_outlives_kills_and_is_published(kafka: Cluster, tmp_path: Path, millrace: Run) -> None:
     prefix, kills, orders = fresh("shop") + "-", 3, 60
-    with api(kafka, tmp_path, prefix) as running:
+    with api(kafka.bootstrap, tmp_path, millrace, prefix) as running:
 
         def customer(number: int) -> dict[str, int]:
             """Orders by key, each asked for until it is answered."""
@@ -183,24 +195,24 @@ def test_what_was_acknowledged_outlives_kills_and_is_published_once_or_again(kaf
     assert record_at(kafka, f"{topic}:{partition}:{offset}")[1]["eventId"] == event
 
 
-def test_what_cannot_start_says_so_in_one_line(tmp_path: Path) -> None:
+def test_what_cannot_start_says_so_in_one_line(tmp_path: Path, millrace: Run) -> None:
     start = ("orders", "--bootstrap", "127.0.0.1:1")
-    assert millrace(tmp_path, *start, code=1).strip() == (
+    assert millrace(*start, code=1).strip() == (
         "error: the database has no tables yet: make them with `millrace db migrate`"
     )
-    assert "millrace db migrate" in millrace(tmp_path, "db", "seed", code=1)
-    assert "is no URL" in millrace(tmp_path, "db", "migrate", "--database", "shop", code=1)
-    found = json.loads(millrace(tmp_path, "db", "migrate", "--json"))
+    assert "millrace db migrate" in millrace("db", "seed", code=1)
+    assert "is no URL" in millrace("db", "migrate", "--database", "shop", code=1)
+    found = json.loads(millrace("db", "migrate", "--json"))
     assert found == {"database": f"sqlite:///{tmp_path}/orders.db", "before": None, "after": "0001"}
-    assert json.loads(millrace(tmp_path, "db", "seed", "--json")) == {"users": 1, "products": 20}
-    assert json.loads(millrace(tmp_path, "db", "seed", "--json")) == {"users": 0, "products": 0}
+    assert json.loads(millrace("db", "seed", "--json")) == {"users": 1, "products": 20}
+    assert json.loads(millrace("db", "seed", "--json")) == {"users": 0, "products": 0}
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = str(taken.getsockname()[1])
-        assert f"127.0.0.1:{port}" in millrace(tmp_path, *start, "--port", port, code=1).splitlines()[-1]
+        assert f"127.0.0.1:{port}" in millrace(*start, "--port", port, code=1).splitlines()[-1]
 
 
-def test_orders_are_taken_while_the_cluster_is_away(tmp_path: Path) -> None:
-    with api(Cluster("127.0.0.1:1"), tmp_path, "") as running:
+def test_orders_are_taken_while_the_cluster_is_away(tmp_path: Path, millrace: Run) -> None:
+    with api("127.0.0.1:1", tmp_path, millrace) as running:
         status, placed = running.order()
         assert (status, placed["after"]) == (201, None)
         assert ask(f"{running.url}/api/orders/{placed['orderId']}")[1]["status"] == "placed"
