@@ -11,6 +11,7 @@ import orjson
 import pytest
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
+from aiokafka.errors import OutOfOrderSequenceNumber
 from openapi_spec_validator import validate
 from ordering import (
     OTHER,
@@ -28,10 +29,11 @@ from ordering import (
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from streams.cluster import Cluster
 from streams.codecs import decoder, user_key
 from streams.events import UserActivity
 from topologies.orders import outbox
-from topologies.orders.api.activity import Line, Teller
+from topologies.orders.api.activity import KafkaLine, Line, Teller
 from topologies.orders.api.bodies import LINES
 from topologies.orders.api.server import orders_app
 from topologies.orders.api.shop import Shop
@@ -378,6 +380,32 @@ async def test_an_activity_is_an_event_of_its_user_and_of_now(books: Bookkeeping
         assert (status, kind(found)) == (400, "bad-body")
     assert len(line.records) == 1
     await client.close()
+
+
+async def test_a_producer_that_refuses_once_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Producer:
+        made = stopped = 0
+
+        def __init__(self, **_: Any) -> None:
+            self.number, Producer.made = Producer.made, Producer.made + 1
+
+        async def start(self) -> None: ...
+
+        async def send_and_wait(self, topic: str, value: bytes, key: bytes) -> Place:
+            if self.number == 0:
+                raise OutOfOrderSequenceNumber  # of one that lost count: it answers so from then on
+            return Place(topic, 0, 7)
+
+        async def stop(self) -> None:
+            Producer.stopped += 1
+
+    monkeypatch.setattr("topologies.orders.api.activity.AIOKafkaProducer", Producer)
+    line = KafkaLine(Cluster("nobody:1"), "user-activity")
+    with pytest.raises(OutOfOrderSequenceNumber):
+        await line.send(b"user-1", b"{}")
+    assert [await line.send(b"user-1", b"{}") for _ in range(2)] == [Place("user-activity", 0, 7)] * 2
+    await line.close()
+    assert (Producer.made, Producer.stopped) == (2, 2)
 
 
 async def test_an_activity_that_kafka_does_not_take_is_not_acknowledged(books: Bookkeeping) -> None:

@@ -79,18 +79,23 @@ class Teller:
 
 @dataclass
 class KafkaLine:
-    """A topic; connects with the first record, and again with the next one if that fails."""
+    """A topic; connects with the first record, and again with the next one after one that failed."""
 
     cluster: Cluster
     topic: str
     _producer: Any = None
     _connecting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _ending: "set[asyncio.Task[None]]" = field(default_factory=set)
 
     async def send(self, key: bytes, value: bytes) -> Place:
         """Send a record, and wait for it five seconds at most."""
         async with asyncio.timeout(ACKNOWLEDGED_S):
             producer = await self._connected()
-            sent = await producer.send_and_wait(self.topic, value, key)
+            try:
+                sent = await producer.send_and_wait(self.topic, value, key)
+            except KafkaError:
+                self._drop(producer)
+                raise
         return Place(self.topic, sent.partition, sent.offset)
 
     async def _connected(self) -> Any:
@@ -107,10 +112,23 @@ class KafkaLine:
                 self._producer = producer
             return self._producer
 
+    def _drop(self, producer: Any) -> None:
+        """Let the next record have another producer: one that failed once may have lost count, and fail for ever."""
+        if self._producer is producer:
+            self._producer = None
+            ending = asyncio.create_task(_end(producer))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+
     async def close(self) -> None:
         """Send what is waiting, for a moment, and end."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            with suppress(KafkaError, TimeoutError):  # nobody was told that what is lost here is there
-                async with asyncio.timeout(ACKNOWLEDGED_S):
-                    await producer.stop()
+            await _end(producer)
+        await asyncio.gather(*self._ending)
+
+
+async def _end(producer: Any) -> None:
+    with suppress(KafkaError, OSError, TimeoutError):  # nobody was told that what is lost here is there
+        async with asyncio.timeout(ACKNOWLEDGED_S):
+            await producer.stop()
