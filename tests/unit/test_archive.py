@@ -135,6 +135,15 @@ async def test_a_row_lies_under_its_own_day_or_a_later_one(files: Files) -> None
     ]
 
 
+async def test_a_row_lies_under_no_earlier_day_also_where_a_part_of_its_batch_is_archived(files: Files) -> None:
+    archive = await started(files)
+    around_midnight = [record(offset, day * DAY) for offset, day in enumerate([2, 1, 2, 1, 2])]
+    await archive(TP0, around_midnight[:1])
+    await archive(TP0, around_midnight)  # as after a commit that failed
+    assert offsets(files) == list(range(5))
+    assert rows(files, 'SELECT "offset" FROM order_events WHERE date < "timestamp"::DATE') == []
+
+
 @given(st.lists(st.integers(-1, 5 * DAY), min_size=1))
 def test_days_part_records_and_change_nothing_about_them(times: list[int]) -> None:
     given_ = [record(offset, at) for offset, at in enumerate(times)]

@@ -78,11 +78,11 @@ class Archive:
 
     async def __call__(self, tp: TP, records: Sequence[Record]) -> None:
         """Archive what is not archived yet. Raises `Again` where the storage fails."""
-        for run in runs(records):
-            left = [record for record in run if record.offset >= self.next[tp]]
-            while left:
-                await self._write(tp, left)
-                left = [record for record in left if record.offset >= self.next[tp]]
+        left = [record for record in records if record.offset >= self.next[tp]]
+        while left:
+            # parted anew each time: what is archived already had a say in where a day begins
+            await self._write(tp, next(runs(left)))
+            left = [record for record in left if record.offset >= self.next[tp]]
 
     async def _write(self, tp: TP, records: Sequence[Record]) -> None:
         footer = Footer(self.next[tp], records[-1].offset + 1, len(records), self.ids.get(tp.topic, ""))
