@@ -198,6 +198,23 @@ async def test_where_the_storage_fails_it_is_tried_again_from_the_same_offset(tm
     assert len(told) == 1
 
 
+async def test_how_far_others_are_is_asked_again_where_the_storage_fails(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> Any:
+        raise OSError("away")
+
+    one, another = await started(files), Archive(files, [ORDER_EVENTS])
+    await one(TP0, records(0, 10))
+    with monkeypatch.context() as broken:
+        broken.setattr(files.fs, "exists", away)
+        assert not await another.reaches(TP0, 10)
+    assert [await who.reaches(TP0, end) for who in (one, another) for end in (10, 11)] == [True, False] * 2
+    await another.starts(TP0, 0, 1_000)
+    await another(TP0, records(10, 11))
+    assert await one.reaches(TP0, 11)
+
+
 class Lossy(MemoryFileSystem):  # type: ignore[misc]  # fsspec is untyped
     """An object store whose client fails with errors of its own: before or after what it was asked to put is there."""
 

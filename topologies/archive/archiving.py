@@ -84,6 +84,16 @@ class Archive:
             await self._write(tp, next(runs(left)))
             left = [record for record in left if record.offset >= self.next[tp]]
 
+    async def reaches(self, tp: TP, end: int) -> bool:
+        """Whether everything before an offset is archived, by whomever; False while the storage does not answer."""
+        if self.next.get(tp, -1) >= end:
+            return True
+        try:  # also of a partition that was ours: another one may have it now
+            found = await asyncio.to_thread(self.files.newest, tp)
+        except OSError:
+            return False
+        return found is not None and found[1].end >= end
+
     async def _write(self, tp: TP, records: Sequence[Record]) -> None:
         footer = Footer(self.next[tp], records[-1].offset + 1, len(records), self.ids.get(tp.topic, ""))
         path = path_of(tp, footer.first, day_of(records[0].timestamp))

@@ -3,14 +3,16 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Final
 
 from streams.admin.connection import Admin
 from streams.admin.topics import partitions_of
 from streams.consuming import Reading, waited
+from streams.errors import MillraceError
 from streams.kafka_log import KafkaLog
-from streams.log import TP
+from streams.log import TP, LogError
 from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS, USER_ACTIVITY, Topic, ensure_topics, topic_ids
 from topologies.archive.archiving import GROUP, Archive
 from topologies.archive.files import Files
@@ -54,11 +56,16 @@ async def run_archive(
 
     work = Work(settings.prefix + GROUP, own, archive, reading, counts)
     ending = asyncio.ensure_future(_stop_when_done(archive, settings, stop)) if once else None
+    if ending is not None:
+        ending.add_done_callback(lambda _: stop.set())  # also where it failed: nobody else would end it
     try:
         await run_group(work, settings, host=host, port=port, stop=stop, started=started)
     finally:
         if ending is not None:
             ending.cancel()
+    if ending is not None:
+        with suppress(asyncio.CancelledError):
+            await ending
     return archive
 
 
@@ -73,20 +80,15 @@ def _own(topics: Sequence[Topic], settings: Settings) -> list[Topic]:
 async def _stop_when_done(archive: Archive, settings: Settings, stop: asyncio.Event) -> None:
     """Set `stop` once the files reach to where every partition ended at the start, whoever wrote them."""
     log = KafkaLog(settings.cluster)
-    await log.start()
     try:
+        await log.start()
         every = [TP(topic.name, number) for topic in archive.topics for number in range(topic.partitions)]
         ends, begins = await log.end_offsets(every), await log.start_offsets(every)
+    except LogError as error:
+        raise MillraceError(f"{error}; see `millrace doctor`") from error
     finally:
         await log.stop()
     left = {tp: end for tp, end in ends.items() if end > begins[tp]}
     while left and not await waited(stop, LOOK_S):
-        left = {tp: end for tp, end in left.items() if not await _reaches(archive, tp, end)}
+        left = {tp: end for tp, end in left.items() if not await archive.reaches(tp, end)}
     stop.set()
-
-
-async def _reaches(archive: Archive, tp: TP, end: int) -> bool:
-    if tp in archive.next:
-        return archive.next[tp] >= end
-    found = await asyncio.to_thread(archive.files.newest, tp)
-    return found is not None and found[1].end >= end
