@@ -295,6 +295,7 @@ async def test_a_lease_is_taken_only_after_it_stood_still_for_as_long_as_it_last
         for _ in range(3):
             assert await keep(others) == 0
             now[0] += 5.9
+            assert await keep(others) == 0  # it has stood still since, but not for long enough
             await asyncio.sleep(0.002)  # renewals are told from each other by their time in ms
             assert await keep(ours) == 8
         assert await keep(others) == 0
