@@ -26,6 +26,7 @@ def told(home: Path, trial: Trial, on: str = "sqlite") -> dict[str, Any]:
 
 
 def assert_exact(found: dict[str, Any], trial: Trial) -> None:
+    print(found)
     assert found["wrong"] == []
     assert found["orders"] == trial.habits.orders
     assert found["placed"] == 0
