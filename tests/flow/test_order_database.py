@@ -1,6 +1,7 @@
 """The order database: its URL, its migrations, its seed, and what is said when it is not there."""
 
 import asyncio
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,27 @@ async def test_after_a_server_was_killed_nothing_that_was_acknowledged_is_missin
         found = {row[0] for row in await rows(shop.database, "SELECT id FROM orders")}
         assert found >= set(placed)
         await shop.assert_conserved()
+
+
+async def test_a_transaction_that_is_broken_off_while_it_reads_locks_out_nobody(tmp_path: Path) -> None:
+    numbers = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 500000) SELECT count(*) FROM r"
+
+    async def count(connection: AsyncConnection) -> None:
+        await connection.execute(text("INSERT INTO told VALUES (1)"))
+        asyncio.get_running_loop().call_later(0.05, counting.cancel)
+        await connection.execute(text(numbers))
+
+    async def tell(connection: AsyncConnection) -> None:
+        await connection.execute(text("INSERT INTO told VALUES (2)"))
+
+    async with Database.open(sqlite_url(tmp_path)) as database:
+        await database.write(lambda connection: connection.execute(text("CREATE TABLE told (number INTEGER)")))
+        gc.disable()  # it would close what is forgotten, some time
+        try:
+            counting = asyncio.create_task(database.write(count))
+            with pytest.raises(asyncio.CancelledError):
+                await counting
+            await database.write(tell)
+        finally:
+            gc.enable()
+        assert await rows(database, "SELECT number FROM told") == [(2,)]

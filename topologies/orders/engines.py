@@ -1,12 +1,15 @@
 """Engines of SQLAlchemy for each database, and what their errors mean."""
 
 import math
+import sqlite3
+from contextlib import suppress
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.util.concurrency import in_greenlet
 
 # MySQL: lock wait timeout, deadlock, record changed since it was read (a MariaDB snapshot).
 MYSQL_AGAIN: Final = frozenset({1205, 1213, 1020})
@@ -45,7 +48,14 @@ def sqlite_engine(url: URL, connections: int, wait_s: float, begin: str) -> Asyn
     def begun(connection: Connection) -> None:
         connection.exec_driver_sql(begin)
 
+    def broken_off(connection: Any, _record: object, _error: object) -> None:
+        # SQLite closes a connection when its last query is read or forgotten, and until then it locks out all others
+        if in_greenlet():
+            with suppress(sqlite3.Error, ValueError):  # it is closed already
+                connection.rollback()
+
     event.listen(engine.sync_engine, "connect", prepare)
+    event.listen(engine.sync_engine, "invalidate", broken_off)
     event.listen(engine.sync_engine, "begin", begun)
     return engine
 
