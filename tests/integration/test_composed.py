@@ -150,6 +150,15 @@ def queries() -> dict[str, str]:
     return {**drawn, **{f"alert {rule['alert']}": rule["expr"] for rule in rules}}
 
 
+def test_three_brokers_of_the_cluster_file_keep_every_record_three_times(tmp_path: Path) -> None:
+    found = services("compose.yaml", "compose.cluster.yaml")
+    with running_brokers(found, Here(found), tmp_path) as cluster:
+        ensure_topics(cluster, [Topic("copied", partitions=3)])
+        (described,) = describe_topics(Admin(cluster), ["copied"])
+        assert described.replication == 3
+        assert {partition.leader for partition in described.partitions} == {1, 2, 3}
+
+
 def test_every_metric_and_label_that_is_asked_for_is_exported(shop: Shop) -> None:
     def missing() -> list[str]:
         lines = exported(shop).splitlines()
@@ -224,12 +233,3 @@ def test_an_order_comes_through_every_service(shop: Shop) -> None:
     for group in ("payments", "notify", "archive"):
         wait(partial(handled, group), f"{group} handled them")
     wait(lambda: value("analytics", "6066", "millrace_events_total") >= 10, "analytics counted them")
-
-
-def test_three_brokers_of_the_cluster_file_keep_every_record_three_times(tmp_path: Path) -> None:
-    found = services("compose.yaml", "compose.cluster.yaml")
-    with running_brokers(found, Here(found), tmp_path) as cluster:
-        ensure_topics(cluster, [Topic("copied", partitions=3)])
-        (described,) = describe_topics(Admin(cluster), ["copied"])
-        assert described.replication == 3
-        assert {partition.leader for partition in described.partitions} == {1, 2, 3}
