@@ -147,12 +147,18 @@ class Terminal:
                 start_new_session=True,
             )
 
+    def complaint(self) -> str | None:
+        """Wait for what runs here to end, and say how if it was not well, and not by Ctrl-C."""
+        if self._process is None:
+            return None
+        code, stopped = self._process.wait(LIMIT_S), self._stopped
+        self._process, self._stopped = None, False
+        return None if code == 0 or stopped else f"ended with {code}"
+
     def ended(self) -> None:
         """Wait for what runs here to end; it has to end well, unless it was stopped."""
-        if self._process is not None:
-            code = self._process.wait(LIMIT_S)
-            assert code == 0 or self._stopped, f"ended with {code}: {self.printed()}"
-            self._process, self._stopped = None, False
+        wrong = self.complaint()
+        assert wrong is None, f"{wrong}: {''.join(self.printed())}"
 
     def printed(self) -> list[str]:
         """What it has printed since `seen`: while it runs, whole lines."""
@@ -203,10 +209,9 @@ class Visitor:
         if command is not None:
             terminal.type(command)
         while True:
-            if step.terminal == 1:
-                terminal.ended()
+            wrong = terminal.complaint() if step.terminal == 1 else None
             printed = terminal.printed()
-            wrong = unseen(shown, printed) if shown else None
+            wrong = wrong or (unseen(shown, printed) if shown else None)
             if wrong is None:
                 terminal.seen(printed)
                 return
