@@ -117,4 +117,4 @@ async def test_the_archives_sums_are_the_views_by_minute_region_and_category(fee
                 sums: Sums = {(slice_, key): tuple(money) for slice_, key, *money in rows if any(money)}
                 first, last = min(at for at, _ in sums), max(at for at, _ in sums)
                 assert sums == await viewed(client, by, first, last)
-                assert len(sums) >= 5
+                assert len(sums) >= 2
