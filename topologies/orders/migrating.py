@@ -4,6 +4,7 @@ Migrations run one at a time: on SQLite in one transaction, on PostgreSQL too, a
 commits each statement, so a step there makes what is missing and passes over what a broken off run has made.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +66,7 @@ async def migrate(database: Database) -> tuple[str | None, str]:
 
 
 def _migrated(connection: Connection) -> str | None:
-    with _alone(connection):
+    with _alone(connection), _without_remarks():
         found = _at(connection)
         if found is not None and found not in _steps():
             raise NotMigrated(found)
@@ -89,6 +90,18 @@ def _alone(connection: Connection) -> Iterator[None]:
         yield
     finally:
         connection.execute(text(f"SELECT RELEASE_LOCK('millrace-{LOCK}')"))
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Do not repeat what MySQL remarks on each table: that it has a name of its own for every primary key."""
+    logger = logging.getLogger("asyncmy")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 async def check(database: Database) -> None:

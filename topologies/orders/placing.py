@@ -1,8 +1,8 @@
 """Taking an order: stock, points, order and event in one transaction, or nothing at all.
 
-    command -> the user's row is locked -> the same key again? -> points -> order -> stock -> lines -> outbox
+    command -> the user's row is locked -> the same key again? -> points -> order -> outbox -> stock -> lines
 
-A product's row, for which everybody who orders it waits, is locked as late as can be: after points and order, before
+A product's row, for which everybody who orders it waits, is locked as late as can be: after everything but
 the lines, whose foreign keys would lock it shared, and two that hold it shared and want it alone are a deadlock.
 """
 
@@ -90,10 +90,10 @@ class Counter:
         amount = sum(item.price * item.quantity for item in items)
         await _take_points(connection, user, amount)
         order = await self._insert(connection, command, user, items, amount)
+        await post(connection, [Post(self.topic, order.event(), order.createdAtMs)])
         for item in items:
             await _take_stock(connection, item)
         await connection.execute(NEW_LINES, _lines(order))
-        await post(connection, [Post(self.topic, order.event(), order.createdAtMs)])
         return Placed(order, is_new=True)
 
     async def _insert(
