@@ -17,6 +17,7 @@ from tables.read_model import ReadModel
 from tables.topic_copy import TopicCopy
 from topologies.cli import main
 from topologies.loading import OURS, load_topology
+from topologies.orders.api.endpoints import ENDPOINTS
 from topologies.settings import SECURITY, Settings
 from topologies.topology import Topology
 from topologies.views.answers import Views
@@ -35,6 +36,8 @@ NOTHING_YET = {
     "/api/trending": (503, ""),
 }
 WORKERS = {"/metrics", "/readyz"}
+# What is in braces in a path of the order API, whose answers tests/flow/test_orders_http.py is about.
+ORDERED = re.compile(r"{\w+}")
 
 
 def blocks(*languages: str) -> list[str]:
@@ -55,7 +58,7 @@ def lines_of(program: str) -> list[list[str]]:
 
 
 def urls() -> list[str]:
-    return [words[-1] for words in lines_of("curl")]
+    return [word for words in lines_of("curl") for word in words if word.startswith("http")]
 
 
 @pytest.mark.parametrize("words", lines_of("millrace"), ids=" ".join)
@@ -76,7 +79,7 @@ def exit_code(words: list[str]) -> int:
 
 
 def test_everything_else_in_a_shell_block_is_known_to_this_test() -> None:
-    known = {"millrace", "curl", "make", "export", "source", "faust", "rm"}
+    known = {"millrace", "curl", "make", "export", "source", "faust", "rm", "docker"}
     assert {words[0] for words in command_lines()} <= known
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {words[1] for words in lines_of("make")} <= targets
@@ -118,6 +121,9 @@ async def test_every_url_is_served(servers: dict[int, TestClient[Any, Any]]) -> 
         assert asked.hostname == "127.0.0.1"
         if asked.port == 6066:
             assert asked.path in WORKERS
+            continue
+        if asked.port == 8080:
+            assert any(re.fullmatch(ORDERED.sub(r"[^/]+", path), asked.path) for path in ENDPOINTS), url
             continue
         assert asked.port is not None
         answer = await servers[asked.port].get(f"{asked.path}?{asked.query}")
