@@ -20,7 +20,7 @@ from streams.errors import MillraceError
 from streams.producers import Producer
 from streams.simulator.run import plan_run, run
 from streams.simulator.settings import ShopSettings
-from streams.topics import ensure_topics
+from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS, USER_ACTIVITY, ensure_topics
 from topologies.demo.client import Client
 from topologies.demo.processes import Child, Children
 from topologies.loading import load_topology
@@ -95,7 +95,8 @@ def measure(
     settings: Settings, directory: Path, name: str, events: int, rate: float, tell: Callable[[str], None]
 ) -> tuple[Wire, Cost]:
     """Measure one of our topologies on the embedded broker of `directory`, which nobody has used."""
-    ensure_topics(settings.cluster, load_topology(name, settings).topics())
+    topics = [ORDER_EVENTS, USER_ACTIVITY, PAYMENT_NOTIFICATIONS, *load_topology(name, settings).topics()]
+    ensure_topics(settings.cluster, {topic.name: topic for topic in topics}.values())
     environment = {"MILLRACE_BOOTSTRAP": settings.cluster.bootstrap, "MILLRACE_STATE": str(settings.state_dir)}
     with Children(directory / "logs", environment) as children:
         port = free_port()
