@@ -9,6 +9,7 @@ import threading
 import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.resources import files as files_of
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ PAGES = 6066
 
 @pytest.mark.parametrize("file", THREE)
 def test_compose_files_are_what_the_specification_allows(file: str) -> None:
-    schema = json.loads((ROOT / "tests" / "schemas" / "compose-spec.json").read_text())
+    schema = json.loads((files_of("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json").read_text())
     jsonschema.Draft7Validator(schema).validate(load(file))
 
 
