@@ -180,12 +180,21 @@ def _committed(consumer: Consumer, given: list[TopicPartition]) -> list[TopicPar
         raise MillraceError(f"positions of the group cannot be read: {reason(failure)}") from failure
 
 
+# A topic that was just made, or whose leader has just moved: it has one in a moment.
+_NOT_LED: Final = (KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION)
+
+
 def _bounds(consumer: Consumer, tp: TopicPartition) -> tuple[int, int]:
-    try:
-        first, end = consumer.get_watermark_offsets(tp, timeout=ANSWER_S)
-    except KafkaException as failure:
-        raise MillraceError(f"{tp.topic}[{tp.partition}] cannot be read: {reason(failure)}") from failure
-    return first, end
+    until = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            first, end = consumer.get_watermark_offsets(tp, timeout=ANSWER_S)
+        except KafkaException as failure:
+            if failure.args[0].code() not in _NOT_LED or time.monotonic() > until:
+                raise MillraceError(f"{tp.topic}[{tp.partition}] cannot be read: {reason(failure)}") from failure
+            time.sleep(WAIT_S)
+        else:
+            return first, end
 
 
 def _at_time(consumer: Consumer, tp: TopicPartition, at_ms: int, end: int) -> int:

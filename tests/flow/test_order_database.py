@@ -2,6 +2,9 @@
 
 import asyncio
 import gc
+import threading
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,15 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> URL:
     if request.param == "sqlite":
         return sqlite_url(tmp_path)
     return await fresh_database(request.getfixturevalue(f"{request.param}_server"))
+
+
+@pytest.fixture(autouse=True)
+async def _over() -> AsyncIterator[None]:
+    """Keep the loop open until aiosqlite's threads have ended, which answer into it until then."""
+    yield
+    until = time.monotonic() + 5
+    while time.monotonic() < until and any("_connection_worker_thread" in one.name for one in threading.enumerate()):
+        await asyncio.sleep(0.01)
 
 
 async def rows(database: Database, statement: str) -> list[tuple[Any, ...]]:

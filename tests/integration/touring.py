@@ -7,6 +7,7 @@ prints next. `…` stands for what is different on every machine, and alone on a
 not looked at, since Kafka promises none across partitions.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -127,8 +128,13 @@ class Terminal:
         """Start a command, once the one before has ended; or end that one with Ctrl-C."""
         if command == STOP:
             assert self._process is not None, "nothing runs here that Ctrl-C could end"
-            os.killpg(self._process.pid, signal.SIGINT)
             self._stopped = True
+            for _ in range(int(LIMIT_S)):
+                # again after a while, as anybody would: bash takes one that comes between two commands for theirs
+                os.killpg(self._process.pid, signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(2)
+                    break
             self.ended()
             return
         self.ended()
