@@ -29,7 +29,7 @@ test: $(STAMP)
 	$(BIN)/pytest -m "not slow and not browser and not databases" -n 2 --dist loadfile
 
 test-slow: $(STAMP)
-	$(BIN)/pytest -m "slow and not databases" -n 2 --dist loadfile --durations=30
+	$(BIN)/pytest -m "slow and not databases" --durations=30
 
 # MariaDB's and PostgreSQL's programs have to be there; the tests start servers of their own, and skip what is missing.
 test-databases: $(STAMP)
