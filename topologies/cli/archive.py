@@ -14,7 +14,7 @@ from rich.text import Text
 
 from streams.errors import MillraceError
 from streams.topics import Topic
-from topologies.cli.options import Bootstrap, Home, Json
+from topologies.cli.options import Bootstrap, Home, Json, MemberState, PagesHost, PagesPort
 from topologies.settings import LOOPBACK, Settings, home_directory
 
 if TYPE_CHECKING:
@@ -52,9 +52,6 @@ Name = Annotated[
     str | None,
     typer.Option("--name", help="The member's name, which brings it back at once; else the first free slot."),
 ]
-Port = Annotated[int | None, typer.Option("--port", help="Of its own pages; else the first free one from 6066.")]
-Host = Annotated[str, typer.Option("--host", help="Address of its own pages; 0.0.0.0 lets everybody in.")]
-State = Annotated[Path | None, typer.Option("--state", help="State directory: names and ports of this host.")]
 OneTopic = Annotated[str | None, typer.Option("--topic", help="Only this one; else all that are there.")]
 Sql = Annotated[str, typer.Argument(help="A query; tables are order_events, order_events_counted, user_activity, ...")]
 
@@ -74,9 +71,9 @@ def run(
     roll_s: RollS = 60.0,
     roll_records: RollRecords = 25_000,
     name: Name = None,
-    port: Port = None,
-    host: Host = LOOPBACK,
-    state: State = None,
+    port: PagesPort = None,
+    host: PagesHost = LOOPBACK,
+    state: MemberState = None,
     bootstrap: Bootstrap = None,
     home: Home = None,
     json: Json = False,

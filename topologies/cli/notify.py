@@ -11,7 +11,7 @@ import orjson
 import typer
 
 from streams.errors import MillraceError
-from topologies.cli.options import Bootstrap, Home, Json
+from topologies.cli.options import Bootstrap, Home, Json, MemberState, PagesHost, PagesPort
 from topologies.settings import LOOPBACK, Settings
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ Name = Annotated[
     str | None,
     typer.Option("--name", help="The member's name, which brings it back at once; else the first free slot."),
 ]
-Port = Annotated[int | None, typer.Option("--port", help="Of its own pages; else the first free one from 6066.")]
-Host = Annotated[str, typer.Option("--host", help="Address of its own pages; 0.0.0.0 lets everybody in.")]
-State = Annotated[Path | None, typer.Option("--state", help="State directory: names and ports of this host.")]
 
 KNOWN = ("log", "smtp", "webhook")
 
@@ -62,9 +59,9 @@ def run(
     tries: Tries = 6,
     group: Group = None,
     name: Name = None,
-    port: Port = None,
-    host: Host = LOOPBACK,
-    state: State = None,
+    port: PagesPort = None,
+    host: PagesHost = LOOPBACK,
+    state: MemberState = None,
     bootstrap: Bootstrap = None,
     home: Home = None,
     json: Json = False,
@@ -98,9 +95,9 @@ def again(
     tries: Tries = 6,
     group: Group = None,
     name: Name = None,
-    port: Port = None,
-    host: Host = LOOPBACK,
-    state: State = None,
+    port: PagesPort = None,
+    host: PagesHost = LOOPBACK,
+    state: MemberState = None,
     bootstrap: Bootstrap = None,
     home: Home = None,
     json: Json = False,

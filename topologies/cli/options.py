@@ -23,3 +23,6 @@ DatabaseUrl = Annotated[
         show_default=False,
     ),
 ]
+PagesPort = Annotated[int | None, typer.Option("--port", help="Of its own pages; else the first free one from 6066.")]
+PagesHost = Annotated[str, typer.Option("--host", help="Address of its own pages; 0.0.0.0 lets everybody in.")]
+MemberState = Annotated[Path | None, typer.Option("--state", help="State directory: names and ports of this host.")]

@@ -10,7 +10,7 @@ import orjson
 import typer
 
 from streams.errors import MillraceError
-from topologies.cli.options import Bootstrap, DatabaseUrl, Home, Json
+from topologies.cli.options import Bootstrap, DatabaseUrl, Home, Json, MemberState, PagesHost, PagesPort
 from topologies.settings import LOOPBACK, Settings
 
 if TYPE_CHECKING:
@@ -34,9 +34,6 @@ Timeouts = Annotated[float, typer.Option("--timeouts", help="Share of its answer
 Duplicates = Annotated[float, typer.Option("--duplicates", help="Share that reaches it twice.", min=0, max=1)]
 Seed = Annotated[int, typer.Option("--seed", help="Decides which payments it declines.")]
 AtOnce = Annotated[int, typer.Option("--at-once", help="Payments that are asked for side by side.", min=1)]
-Port = Annotated[int | None, typer.Option("--port", help="Of its own pages; else the first free one from 6066.")]
-Host = Annotated[str, typer.Option("--host", help="Address of its own pages; 0.0.0.0 lets everybody in.")]
-State = Annotated[Path | None, typer.Option("--state", help="State directory: names and ports of this host.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -53,9 +50,9 @@ def payments(
     seed: Seed = 1,
     at_once: AtOnce = 32,
     name: Name = None,
-    port: Port = None,
-    host: Host = LOOPBACK,
-    state: State = None,
+    port: PagesPort = None,
+    host: PagesHost = LOOPBACK,
+    state: MemberState = None,
     database: DatabaseUrl = None,
     bootstrap: Bootstrap = None,
     home: Home = None,

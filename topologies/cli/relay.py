@@ -9,14 +9,12 @@ from typing import Annotated
 import orjson
 import typer
 
-from topologies.cli.options import Bootstrap, DatabaseUrl, Home, Json
+from topologies.cli.options import Bootstrap, DatabaseUrl, Home, Json, PagesHost, PagesPort
 from topologies.settings import LOOPBACK, Settings
 
 Keep = Annotated[
     float, typer.Option("--keep", help="Seconds that published rows stay in the outbox, to be asked for.", min=0)
 ]
-Port = Annotated[int | None, typer.Option("--port", help="Of its own pages; else the first free one from 6066.")]
-Host = Annotated[str, typer.Option("--host", help="Address of its own pages; 0.0.0.0 lets everybody in.")]
 State = Annotated[Path | None, typer.Option("--state", help="State directory: ports of this host.")]
 
 
@@ -27,8 +25,8 @@ def register(app: typer.Typer) -> None:
 
 def relay(
     keep: Keep = 86_400.0,
-    port: Port = None,
-    host: Host = LOOPBACK,
+    port: PagesPort = None,
+    host: PagesHost = LOOPBACK,
     state: State = None,
     database: DatabaseUrl = None,
     bootstrap: Bootstrap = None,

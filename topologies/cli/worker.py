@@ -8,7 +8,7 @@ import orjson
 import typer
 
 from topologies.cli.completing import topologies
-from topologies.cli.options import Bootstrap, Home, Json
+from topologies.cli.options import Bootstrap, Home, Json, PagesHost, PagesPort
 from topologies.loading import OURS, load_topology
 from topologies.names import claim_port
 from topologies.settings import LOOPBACK, Settings
@@ -28,8 +28,6 @@ Name = Annotated[
     typer.Option("--name", help="The worker's name, which brings it back at once; else the first free of w0, w1, ..."),
 ]
 State = Annotated[Path | None, typer.Option("--state", help="State directory; workers of one host share it.")]
-Port = Annotated[int | None, typer.Option("--port", help="Of its own pages; else the first free one from 6066.")]
-Host = Annotated[str, typer.Option("--host", help="Address of its own pages; 0.0.0.0 lets everybody in.")]
 Version = Annotated[
     str | None, typer.Option("--as", help="Work for this version (`millrace replay`), such as v2; else for the first.")
 ]
@@ -50,8 +48,8 @@ def register(app: typer.Typer) -> None:
 def worker(
     topology: TopologyName = "analytics",
     name: Name = None,
-    port: Port = None,
-    host: Host = LOOPBACK,
+    port: PagesPort = None,
+    host: PagesHost = LOOPBACK,
     state: State = None,
     version: Version = None,
     give_way: GiveWay = None,
