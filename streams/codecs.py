@@ -75,3 +75,12 @@ def user_key(user_id: int | str) -> bytes:
     b'user-123'
     """
     return b"user-" + str(user_id).encode()
+
+
+def product_key(product: str) -> bytes:
+    """The record key of what is said of a product, which keeps it in one partition.
+
+    >>> product_key("12")
+    b'product-12'
+    """
+    return b"product-" + product.encode()

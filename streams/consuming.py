@@ -12,7 +12,9 @@
   committed; one that waits is ended at once. The new owner begins where that left off.
 - **Outages.** A broker that is away is waited for, with one line when that is noticed and one when it is back. What
   took effect and could not be committed is remembered, and committed with the next.
-- **Nothing is passed over silently.** Where retention has deleted what this group has not read, that is told.
+- **Nothing is passed over silently.** Where retention has deleted what this group has not read, that is told; also
+  where a log ends before what was read already (a broker lost its tail, or the topic was made anew). A member to which
+  that happens begins with the partition as it would at a start.
 
 What `handle` raises other than `Again` ends the loop: a `MillraceError` for the operator, anything else as a mistake
 in the handler. What one record brings about must therefore be decided by the handler; `streams.taking` has the usual
@@ -28,11 +30,7 @@ from random import Random
 from typing import Any, Final
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import (
-    GroupAuthorizationFailedError,
-    IllegalStateError,
-    KafkaError,
-)
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 
 from streams.calm_logs import calm_logs
 from streams.cluster import Cluster
@@ -40,6 +38,7 @@ from streams.errors import MillraceError
 from streams.fetching import WholeBatchConsumer
 from streams.kafka_log import REFUSALS, stop_consumer
 from streams.log import TP, Record
+from streams.membership import commit_as_member_only, leave_for_good
 from streams.topics import Topic, ensure_topics
 
 logger = logging.getLogger(__name__)
@@ -138,21 +137,20 @@ async def consume(
     handle: Handle,
     *,
     stop: asyncio.Event,
-    max_records: int = 500,
     reading: Reading | None = None,
     meter: Meter | None = None,
     tell: Tell = logger.info,
 ) -> None:
     """Be a member of the group until `stop` is set; creates the topics that are missing.
 
-    `reading` has more settings, and then counts instead of `max_records`. Raises PartitionMismatch, BrokerUnreachable
-    if no broker answers at the beginning, MillraceError if Kafka refuses the group, and what `handle` raises.
+    Raises PartitionMismatch, BrokerUnreachable if no broker answers at the beginning, MillraceError if Kafka refuses
+    the group, and what `handle` raises.
     """
     calm_logs()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it warns of is told below, once
     await asyncio.to_thread(ensure_topics, cluster, topics)
-    reading = Reading(max_records=max_records) if reading is None else reading
-    work = _Work(group, [topic.name for topic in topics], handle, stop, reading, meter or Meter(), tell)
+    names = [topic.name for topic in topics]
+    work = _Work(group, names, handle, stop, reading or Reading(), meter or Meter(), tell)
     backoff, tries = Backoff(0.5, 10.0), 0
     while not stop.is_set():
         member = _Member(cluster, work)
@@ -173,6 +171,10 @@ async def waited(stop: asyncio.Event, seconds: float) -> bool:
         async with asyncio.timeout(seconds):
             await stop.wait()
     return stop.is_set()
+
+
+class _Cut(Exception):
+    """The log has lost, at its beginning or at its end, what was to be read next."""
 
 
 @dataclass
@@ -204,6 +206,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is u
         self.worked = False  # whether anything was assigned: then the connection was there
         self.failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._lanes: list[_Lane] = []
+        self._leaving = False
         self.consumer = WholeBatchConsumer(
             whole=lambda _: True,
             at_most=reading.max_records,
@@ -228,11 +231,13 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is u
         watching = asyncio.ensure_future(self._watch())
         try:
             await self.consumer.start()
+            commit_as_member_only(self.consumer)
             self.consumer.subscribe(self.work.topics, listener=self)
             await asyncio.wait([stopping, self.failed, *self._coordination()], return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
             watching.cancel()
+            self._leaving = True  # a rebalance may be under way, which would begin with new lanes
             await self._let_go(finish=self.work.stop.is_set())
             self.work.meter.assigned = frozenset()
             await self._leave()
@@ -255,9 +260,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is u
                 self.work.connected(True)
 
     async def _leave(self) -> None:
-        if self.consumer._coordinator is not None:
-            # a static member never says that it leaves, and its partitions would stand still until the session ends
-            self.consumer._coordinator._group_instance_id = None
+        leave_for_good(self.consumer)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_S):
                 await stop_consumer(self.consumer)
@@ -273,6 +276,8 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is u
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Begin with each partition; what takes long is done in its lane."""
         await self._let_go(finish=False)
+        if self._leaving:
+            return
         self.worked, meter = True, self.work.meter
         self.work.connected(True)
         meter.assigned = frozenset(TP(*tp) for tp in assigned)
@@ -282,7 +287,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is u
 
     async def _let_go(self, *, finish: bool) -> None:
         """End all lanes: those that handle or commit have a while, and with `finish` also those that gather."""
-        lanes, self._lanes = self._lanes, []
+        lanes = self._lanes  # kept until they have ended: a rebalance and the member's end may both wait for them
         for lane in lanes:
             lane.end(finish=finish)
         if lanes:
@@ -290,6 +295,7 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is u
             for task in late:
                 task.cancel()
             await asyncio.gather(*(lane.task for lane in lanes), return_exceptions=True)
+        self._lanes = [lane for lane in self._lanes if lane not in lanes]
 
     def ended(self, task: "asyncio.Task[None]") -> None:
         """Hear that a lane has ended."""
@@ -317,7 +323,12 @@ class _Lane:
             self.task.cancel()
 
     async def _run(self) -> None:
-        self._position = await self._begin()
+        while not self._ending.is_set():
+            self._position = await self._begin()
+            with contextlib.suppress(_Cut):
+                await self._go_on()
+
+    async def _go_on(self) -> None:
         pending: list[Record] = []
         while not self._ending.is_set():
             pending = await self._gather(pending)
@@ -326,10 +337,13 @@ class _Lane:
                 await self._handle(taken)
                 pending = pending[len(taken) :]
                 self._work.meter.gathered[self.tp] = len(pending)
-            if self._position > self._committed:
+            elif not self._ending.is_set():  # else the partition may be somebody else's by now
+                await self._follow()
+            if self._position != self._committed:
                 await self._commit()
 
     async def _begin(self) -> int:
+        """Where to go on; tells where that passes something over."""
         consumer, starts = self._consumer, self._work.reading.starts
         first = (await consumer.beginning_offsets([self._key]))[self._key]
         end = (await consumer.end_offsets([self._key]))[self._key]
@@ -337,12 +351,14 @@ class _Lane:
         committed = await consumer.committed(self._key)
         self._committed = -1 if committed is None else committed
         at = committed if at is None else at
-        if at is not None and at < first:
-            self._tell_lost(at, first)
-        elif at is not None and at > end:
-            self._work.tell(f"{self._named()} ends at {end}, before {at}, where this group was: it goes on at {end}")
+        was = max(-1 if at is None else at, self._position)
         at = first if at is None else min(max(at, first), end)
+        if was > end:
+            self._work.tell(f"{self._named()} ends at {end}, before {was}, where this group was: it goes on at {at}")
+        elif -1 < was < first:
+            self._tell_lost(was, first)
         consumer.seek(self._key, at)
+        self._work.meter.gathered[self.tp] = 0
         self._measure(at, end)
         return int(at)
 
@@ -359,19 +375,36 @@ class _Lane:
             if not found and not records:
                 break
             if found:
-                await self._look_for_gap(records[-1].offset + 1 if records else self._position, found[0].offset)
+                expected = records[-1].offset + 1 if records else self._position
+                try:
+                    await self._look_for_gap(expected, found[0].offset)
+                except _Cut:
+                    if not records or found[0].offset < expected:
+                        raise
+                    consumer.seek(self._key, expected)  # comes again when those are handled, which only we have now
+                    break
                 until = until if records else loop.time() + reading.linger_s
                 records = records + found
                 size += sum(map(_size, found))
                 self._work.meter.gathered[self.tp] = len(records)
         return records
 
+    async def _follow(self) -> None:
+        """Go on to where the consumer stands: with nothing gathered, it has only passed markers of transactions."""
+        at = self._position
+        with contextlib.suppress(TimeoutError):  # while it is looked up where the log begins
+            async with asyncio.timeout(POLL_S):
+                at = await self._consumer.position(self._key)
+        await self._look_for_gap(self._position, at)
+        self._position = at
+
     async def _look_for_gap(self, expected: int, found: int) -> None:
-        if found <= expected:
+        """Raise _Cut where the log ends before what was expected next, or begins after it: aiokafka starts it anew."""
+        if found == expected:
             return
-        first = (await self._consumer.beginning_offsets([self._key]))[self._key]
-        if first > expected:  # else compacted, or a transaction's marker
-            self._tell_lost(expected, first)
+        if found > expected and (await self._consumer.beginning_offsets([self._key]))[self._key] <= expected:
+            return  # compacted, or a transaction's marker
+        raise _Cut
 
     def _slice(self, records: list[Record]) -> list[Record]:
         reading, size = self._work.reading, 0
@@ -397,7 +430,7 @@ class _Lane:
             meter.handled[self.tp] = meter.handled.get(self.tp, 0) + len(records) - len(left)
             records = left
             self._position = max(self._position, done)
-            if self._position > self._committed:
+            if self._position != self._committed:
                 await self._commit()
             self._busy = False
             if records and await waited(self._ending, wait_s):
@@ -410,7 +443,7 @@ class _Lane:
             async with asyncio.timeout(COMMIT_S):
                 await self._consumer.commit({self._key: at})
             self._committed = at
-        except (KafkaError, IllegalStateError, TimeoutError) as error:
+        except (KafkaError, TimeoutError) as error:
             logger.info("commit of %s put off: %r", self._named(), error)
         finally:
             self._busy = False

@@ -45,6 +45,7 @@ from streams.cluster import Cluster
 from streams.errors import MillraceError
 from streams.fetching import WholeBatchConsumer
 from streams.log import TP, LogError, Record
+from streams.membership import commit_as_member_only, leave_for_good
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Processor(Protocol):
         ...
 
     async def flush(self) -> dict[TP, int]:
-        """Make what was applied durable; returns what may be committed."""
+        """Make what was applied durable; returns what may be committed, and is not."""
         ...
 
     def positions(self) -> dict[TP, int]:
@@ -104,7 +105,7 @@ class Processor(Protocol):
         ...
 
     def check_committed(self, offsets: Mapping[TP, int | None]) -> None:
-        """Compare the group's committed offsets with the state; raises where an operator has moved them behind it."""
+        """Hear what the group had committed before; raises where an operator has moved it behind the state."""
         ...
 
 
@@ -177,9 +178,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Connect, and end the process should the group's coordination ever fail: it would wait for ever."""
         await super().on_start()
-        coordinator = self._ensure_consumer()._coordinator
-        if coordinator is not None:
+        consumer = self._ensure_consumer()
+        if (coordinator := consumer._coordinator) is not None:
+            commit_as_member_only(consumer)
             coordinator._coordination_task.add_done_callback(self._on_coordination_end)
+
+    def _log_slow_processing_commit(self, msg: str, *args: Any) -> None:
+        """Nothing: Faust looks at commits of its own, and would warn of each quiet partition that wakes up."""
 
     def _on_coordination_end(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -218,10 +223,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def on_thread_stop(self) -> None:
         """Leave the group for good, so that the partitions move at once."""
-        # aiokafka never says so for a static member, whose partitions would stand still until the session ends. A
-        # worker that is killed says nothing either, and finds its partitions when it is back in time.
+        # a worker that is killed does not say so, and finds its partitions when it is back in time
         if self._consumer is not None and not self.app.stays_in_group:
-            self._consumer._coordinator._group_instance_id = None
+            leave_for_good(self._consumer)
         await super().on_thread_stop()
 
 
@@ -289,6 +293,8 @@ class Consumer(driver.Consumer):
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Flush the engine, then commit its durable positions, then what Faust has for unbatched topics."""
         committed = await self._commit_engine()
+        if committed and self.should_stop:
+            await self._commit_engine()  # the last flush: it says what the one before it has committed
         return await super().force_commit(topics, start_new_transaction) or committed
 
     async def _commit_engine(self) -> bool:
@@ -297,11 +303,8 @@ class Consumer(driver.Consumer):
                 durable = await self.app.processor.flush()
             except MillraceError as error:
                 self.app.fail(error)
-            fresh = {
-                FaustTP(*tp): offset
-                for tp, offset in durable.items()
-                if (self._committed_offset[FaustTP(*tp)] or -1) < offset
-            }
+            assigned = self.assignment()
+            fresh = {FaustTP(*tp): offset for tp, offset in durable.items() if FaustTP(*tp) in assigned}
             if not fresh or not await self._commit_offsets(fresh, start_new_transaction=False):
                 return False
             self.app.processor.committed({TP(*tp): offset for tp, offset in fresh.items()})

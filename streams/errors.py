@@ -1,6 +1,15 @@
 """Errors an operator reads: each message is one line that says what is wrong and what to do next."""
 
 
+def in_one_line(error: object) -> str:
+    r"""What an error says, in one line; its type's name where it says nothing.
+
+    >>> in_one_line(OSError("no\n  route")), in_one_line(TimeoutError())
+    ('no route', 'TimeoutError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class MillraceError(Exception):
     """Something the operator can act on; the command line prints it as ``error: ...`` and exits with 1."""
 

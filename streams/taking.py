@@ -1,8 +1,8 @@
 """Records as events, for groups with side effects: what does not decode is put aside, and the rest goes on.
 
-`Taking` is a handler for `streams.consuming` around one that takes events. What its topic's type does not decode goes
-to `<topic>.dead-letters` before anything behind it is handled, with the id that every group gives it: several groups
-put the same record aside, and `millrace dead-letters` shows it once.
+`Taking` is a handler for `streams.consuming` around one that takes events. What its topic's type does not decode, or
+is of before 1970, goes to `<topic>.dead-letters` before anything behind it is handled, with the id that every group
+gives it: several groups put the same record aside, and `millrace dead-letters` shows it once.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from streams.codecs import Undecodable, decoder
 from streams.consuming import Again
 from streams.dead_letters import REPLAYED_FROM, dead_letter
+from streams.events import event_time_ms
 from streams.log import TP, Entry, Log, LogError, Record
 from streams.topics import Topic
 
@@ -39,11 +40,12 @@ def identity(tp: TP, record: Record, event_id: str | None) -> str:
 def taken_of(
     decode: Callable[[bytes | None], Any], tp: TP, records: Sequence[Record]
 ) -> tuple[list[Taken], list[tuple[Record, str]]]:
-    """The records that decode, and those that do not with the reason, both in order."""
+    """The records that decode and have a time, and those that do not with the reason, both in order."""
     taken, dead = list[Taken](), list[tuple[Record, str]]()
     for record in records:
         try:
             event = decode(record.value)
+            event_time_ms(event, record.timestamp)  # raises for one of before 1970, or else the handler's would
         except Undecodable as error:
             dead.append((record, str(error)))
         else:

@@ -19,6 +19,13 @@ ANSWER_S: Final = 15.0
 # librdkafka's own log lines would stand beside the one line that the operator is to read
 QUIET: Final[Mapping[str, Any]] = {"log_level": 0, "socket.connection.setup.timeout.ms": 5000}
 AWAY: Final = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE)
+# What is said of a partition for the moment in which its leader changes. An epoch is that of a leadership.
+MOVING: Final = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+)
 
 
 class Admin:

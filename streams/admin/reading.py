@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from streams.admin.connection import ANSWER_S, Admin, reason
+from streams.admin.connection import ANSWER_S, MOVING, Admin, reason
 from streams.admin.topics import partitions_of
 from streams.cluster import Cluster
 from streams.errors import MillraceError
@@ -180,17 +180,13 @@ def _committed(consumer: Consumer, given: list[TopicPartition]) -> list[TopicPar
         raise MillraceError(f"positions of the group cannot be read: {reason(failure)}") from failure
 
 
-# A topic that was just made, or whose leader has just moved: it has one in a moment.
-_NOT_LED: Final = (KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION)
-
-
 def _bounds(consumer: Consumer, tp: TopicPartition) -> tuple[int, int]:
     until = time.monotonic() + ANSWER_S
     while True:
         try:
             first, end = consumer.get_watermark_offsets(tp, timeout=ANSWER_S)
         except KafkaException as failure:
-            if failure.args[0].code() not in _NOT_LED or time.monotonic() > until:
+            if failure.args[0].code() not in MOVING or time.monotonic() > until:
                 raise MillraceError(f"{tp.topic}[{tp.partition}] cannot be read: {reason(failure)}") from failure
             time.sleep(WAIT_S)
         else:

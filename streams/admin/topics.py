@@ -1,7 +1,7 @@
 """Topics as an operator sees them: partitions, copies, settings, where each partition begins and ends."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,17 +15,17 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from streams.admin.connection import ANSWER_S, Admin, answer, answers, reason
+from streams.admin.connection import ANSWER_S, MOVING, Admin, answer, answers, reason
 from streams.errors import MillraceError
 from streams.log import TP
 from streams.topics import Topic, ensure_topics
 
 GONE_S: Final = 30.0
+HEARD_S: Final = 1.0
 EARLIEST: Final[OffsetSpec] = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # untyped in the library
 NEWEST: Final[OffsetSpec] = OffsetSpec.max_timestamp()  # type: ignore[no-untyped-call]  # untyped in the library
 LATEST: Final[OffsetSpec] = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # untyped in the library
 POLL_S: Final = 0.05
-MOVING: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 URL_SAFE: Final = str.maketrans("+/", "-_", "=")
 
 
@@ -81,15 +81,20 @@ def topic_names(admin: Admin, *, internal: bool = False) -> list[str]:
     return sorted(name for name in found if internal or not name.startswith("__"))
 
 
-def partitions_of(admin: Admin, names: Iterable[str]) -> dict[str, list[int]]:
-    """The partitions of these topics. Raises MillraceError for one that is not there."""
-    found = admin.metadata().topics
-    chosen = {}
-    for name in names:
-        if name not in found or found[name].error is not None:
-            raise no_topic(name, found)
-        chosen[name] = sorted(found[name].partitions)
-    return chosen
+def partitions_of(admin: Admin, names: Collection[str]) -> dict[str, list[int]]:
+    """The partitions of these topics. Raises MillraceError for one that is not there.
+
+    A broker hears of a topic that another has just made a moment later, so one that is missing is looked for a while.
+    """
+    deadline = time.monotonic() + HEARD_S
+    while True:
+        found = admin.metadata().topics
+        missing = [name for name in names if name not in found or found[name].error is not None]
+        if not missing:
+            return {name: sorted(found[name].partitions) for name in names}
+        if time.monotonic() > deadline:
+            raise no_topic(missing[0], found)
+        time.sleep(POLL_S)
 
 
 def no_topic(name: str, known: Iterable[str]) -> MillraceError:

@@ -1,12 +1,19 @@
 """A group with side effects on a real cluster: order, at least once, hand-over, waiting, outages."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from operating import fresh
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+from fleet import committed
+from operating import fresh, transact
+from own import forget_topics
 
 from streams.broker import Broker
 from streams.cluster import Cluster
@@ -80,10 +87,17 @@ def send(kafka: Cluster, topic: Topic, *counts: int) -> None:
                 producer.produce(topic.name, b"k", b"%d" % number, partition=partition)
 
 
+def delete_before(kafka: Cluster, topic: Topic, offset: int) -> None:
+    """As retention does."""
+    admin = AdminClient(kafka.librdkafka())
+    for deleted in admin.delete_records([TopicPartition(topic.name, 0, offset)]).values():
+        deleted.result(10)
+
+
 async def test_every_record_is_handled_in_order_and_then_committed(kafka: Cluster) -> None:
     topic, seen, meter = topic_with(kafka, 700, 3), Seen(), Meter()
     group = fresh("effects")
-    async with consuming(kafka, group, topic, seen, max_records=100, meter=meter):
+    async with consuming(kafka, group, topic, seen, reading=Reading(max_records=100), meter=meter):
         await until(lambda: seen.total() == 703 and not any(meter.lag().values()), "handled")
         assert meter.handled == {TP(topic.name, 0): 700, TP(topic.name, 1): 3}
     assert seen.offsets(0) == list(range(700))
@@ -149,13 +163,67 @@ async def test_a_hand_over_repeats_nothing_and_leaves_nothing_out(kafka: Cluster
         await asyncio.sleep(0.15)
 
     one, two = Seen(slowly), Seen(slowly)
-    async with consuming(kafka, group, topic, one, max_records=10):
+    async with consuming(kafka, group, topic, one, reading=Reading(max_records=10)):
         await until(lambda: one.total() > 100, "the first is at work")
-        async with consuming(kafka, group, topic, two, max_records=10):
+        async with consuming(kafka, group, topic, two, reading=Reading(max_records=10)):
             await until(lambda: two.total() > 50, "the second, too")
         await until(lambda: one.total() + two.total() >= 1600, "all")
     for partition in range(4):
         assert sorted(one.offsets(partition) + two.offsets(partition)) == list(range(400))
+
+
+@pytest.mark.parametrize("after_s", [number / 10 for number in range(10)])
+async def test_one_ends_in_good_order_whenever_a_rebalance_is(kafka: Cluster, after_s: float) -> None:
+    """From before it hears that another one joins until after it has its new share."""
+    topic, group, at_work = topic_with(kafka, 50, 50), fresh("effects"), 0
+
+    async def slowly(tp: TP, records: Sequence[Record]) -> None:
+        nonlocal at_work
+        at_work += 1
+        await asyncio.sleep(0.2)
+        at_work -= 1
+
+    reading, meter = Reading(max_records=1, session_s=2.0), Meter()
+    async with consuming(kafka, group, topic, Seen(slowly), reading=reading, meter=meter) as stop:
+        await until(lambda: meter.assigned, "it has all")
+        async with consuming(kafka, group, topic, Seen(), reading=reading):
+            await asyncio.sleep(after_s)
+            stop.set()
+            await until(lambda: not meter.assigned, "it has ended")
+            assert not at_work
+
+
+async def test_one_that_comes_back_to_a_group_of_nobody_does_not_set_it_back(kafka: Cluster) -> None:
+    """Its pause outlasted its session; the successor did its work and more, and has ended since."""
+    topic, group = topic_with(kafka, 30), fresh("effects")
+    reading = Reading(max_records=10, session_s=2.0)
+    paused, go_on = threading.Event(), threading.Event()
+
+    def pause(tp: TP, records: Sequence[Record]) -> Awaitable[None]:
+        if records[0].offset == 10:
+            paused.set()
+            go_on.wait(60)  # its loop stands still, its heartbeats with it
+        return asyncio.sleep(0)
+
+    first, meter = Seen(pause), Meter()
+    stop, loop = asyncio.Event(), asyncio.new_event_loop()
+    member = consume(kafka, group, [topic], first, stop=stop, reading=reading, meter=meter)
+    thread = threading.Thread(target=loop.run_until_complete, args=(member,))
+    thread.start()
+    try:
+        await until(paused.is_set, "it is at work")
+        async with consuming(kafka, group, topic, Seen(), reading=reading):
+            await until(lambda: committed(kafka, group, topic.name, 1) == {0: 30}, "the successor has done everything")
+        assert first.offsets(0) == list(range(10))
+        go_on.set()
+        await until(lambda: meter.position.get(TP(topic.name, 0)) == 30, "it is back at the end")
+        assert first.offsets(0) == list(range(20))  # what it had been at, and nothing that the successor did
+        assert committed(kafka, group, topic.name, 1) == {0: 30}
+    finally:
+        go_on.set()
+        loop.call_soon_threadsafe(stop.set)
+        await asyncio.to_thread(thread.join, 20)
+        loop.close()
 
 
 async def test_lingering_gathers_until_there_is_enough_or_it_is_time(kafka: Cluster) -> None:
@@ -207,21 +275,99 @@ async def test_a_mistake_in_a_handler_ends_the_loop_with_it(kafka: Cluster) -> N
         await consume(kafka, fresh("effects"), [topic_with(kafka, 1)], wrong, stop=asyncio.Event())
 
 
-async def test_what_was_deleted_before_it_was_read_is_told(kafka: Cluster) -> None:
-    from confluent_kafka import TopicPartition
-    from confluent_kafka.admin import AdminClient
+async def test_what_a_transaction_leaves_at_the_end_is_passed_and_committed(kafka: Cluster) -> None:
+    topic, group, told = topic_with(kafka, 0, 0), fresh("effects"), list[str]()
+    transact(kafka, topic.name, 3, 1)
+    transact(kafka, topic.name, 0, 2, commit=False)
+    seen, meter = Seen(), Meter()
+    async with consuming(kafka, group, topic, seen, meter=meter, tell=told.append):
+        await until(lambda: sorted(meter.position.values()) == [4, 5], "past the markers")
+        assert not any(meter.lag().values())
+        transact(kafka, topic.name, 1, 1)
+        await until(lambda: sorted(meter.position.values()) == [6, 7], "past those, too")
+    assert committed(kafka, group, topic.name, 2) == {0: 6, 1: 7}
+    assert (seen.offsets(0), seen.offsets(1)) == ([0, 1, 2, 4], [0, 2, 3, 5])
+    assert not any("deleted" in line for line in told)
 
+
+async def test_no_marker_is_passed_before_what_is_gathered_took_effect(kafka: Cluster) -> None:
+    topic, group, meter = topic_with(kafka, 0), fresh("effects"), Meter()
+    transact(kafka, topic.name, 3)
+    async with consuming(kafka, group, topic, Seen(), orderly=False, meter=meter, reading=Reading(linger_s=60)):
+        await until(lambda: 3 in meter.gathered.values(), "gathered")
+        await asyncio.sleep(1.0)  # polls go on
+        assert committed(kafka, group, topic.name, 1)[0] <= 0
+    seen = Seen()
+    async with consuming(kafka, group, topic, seen):
+        await until(lambda: seen.total() == 3, "all of them")
+
+
+async def test_what_was_deleted_before_it_was_read_is_told(kafka: Cluster) -> None:
     topic, group, told = topic_with(kafka, 10), fresh("effects"), list[str]()
     async with consuming(kafka, group, topic, first := Seen()):
         await until(lambda: first.total() == 10, "all")
     send(kafka, topic, 10)
-    admin = AdminClient(kafka.librdkafka())
-    for deleted in admin.delete_records([TopicPartition(topic.name, 0, 15)]).values():
-        deleted.result(10)
+    delete_before(kafka, topic, 15)
     async with consuming(kafka, group, topic, seen := Seen(), tell=told.append):
         await until(lambda: seen.total() == 5, "what is left")
     assert seen.offsets(0) == [15, 16, 17, 18, 19]
     assert any("up to 5 record(s) from 10 on were deleted" in line for line in told)
+
+
+@pytest.mark.parametrize(("linger_s", "left"), [(0.0, 5), (2.0, 5), (0.0, 0)])
+async def test_what_is_deleted_under_a_live_member_is_told_and_gone_on_after_as_at_a_start(
+    kafka: Cluster, linger_s: float, left: int
+) -> None:
+    topic, meter, told, begun = topic_with(kafka, 10), Meter(), list[str](), list[int]()
+
+    async def starts(tp: TP, first: int, end: int) -> None:
+        begun.append(first)
+
+    seen, reading = Seen(), Reading(linger_s=linger_s, starts=starts)
+    async with consuming(kafka, fresh("effects"), topic, seen, reading=reading, meter=meter, tell=told.append):
+        await until(lambda: seen.total() == 10 or 10 in meter.gathered.values(), "the first")
+        time.sleep(0.5)  # its loop stands still: what it had asked for comes back empty
+        send(kafka, topic, 10)
+        delete_before(kafka, topic, 20 - left)
+        await until(lambda: seen.total() == 10 + left and 20 in meter.position.values(), "what is left")
+    assert seen.offsets(0) == [*range(10), *range(20 - left, 20)]
+    assert [line for line in told if f"up to {10 - left} record(s) from 10 on were deleted" in line] == told[1:]
+    assert begun == [0, 20 - left]
+
+
+async def test_a_log_that_got_shorter_under_a_live_member_is_gone_on_with_at_its_end(
+    kafka: Cluster, kafka_broker: Broker
+) -> None:
+    """A broker alone loses at a power cut what it had not synced; the offsets are given to other records then."""
+    topic, group, told = topic_with(kafka, 30), fresh("effects"), list[str]()
+    (log,) = kafka_broker.directory.rglob(f"{topic.name}-0/*.log")
+    synced = log.stat().st_size
+    send(kafka, topic, 20)
+    async with consuming(kafka, group, topic, seen := Seen(), tell=told.append):
+        await until(lambda: committed(kafka, group, topic.name, 1) == {0: 50}, "all handled and committed")
+        await asyncio.to_thread(kafka_broker.kill, 1)
+        os.truncate(log, synced)
+        await asyncio.to_thread(kafka_broker.start_node, 1)
+        await until(lambda: any("ends at 30, before 50" in line for line in told), "told")
+        await asyncio.to_thread(send, kafka, topic, 5)
+        await until(lambda: seen.total() == 55, "the new ones")
+    assert seen.offsets(0) == [*range(50), *range(30, 35)]
+    assert sum("goes on at 30" in line for line in told) == 1
+    assert committed(kafka, group, topic.name, 1) == {0: 35}
+
+
+async def test_a_topic_made_anew_under_a_live_member_is_read_from_its_beginning(kafka: Cluster) -> None:
+    topic, group, told = topic_with(kafka, 30), fresh("effects"), list[str]()
+    async with consuming(kafka, group, topic, seen := Seen(), tell=told.append):
+        await until(lambda: seen.total() == 30, "all")
+        time.sleep(0.5)  # its loop stands still: it does not see that the topic was away
+        forget_topics(kafka, topic.name)
+        ensure_topics(kafka, [topic])
+        send(kafka, topic, 5)
+        await until(lambda: seen.total() >= 35, "the new ones")
+    assert seen.offsets(0) == [*range(30), *range(5)]
+    assert told[1:] == [f"{topic.name}[0] ends at 5, before 30, where this group was: it goes on at 0"]
+    assert committed(kafka, group, topic.name, 1) == {0: 5}
 
 
 async def test_a_broker_that_goes_and_comes_back_is_waited_for(kafka: Cluster, kafka_broker: Broker) -> None:

@@ -1,13 +1,17 @@
 """Whole record batches from Kafka: the same records that aiokafka's own consumer hands over, from any position."""
 
+import asyncio
 import gc
+import struct
 import uuid
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.record.util import calc_crc32c
 
 from streams.cluster import Cluster
+from streams.errors import MillraceError
 from streams.fetching import WholeBatchConsumer
 from streams.topics import Topic, ensure_topics
 
@@ -51,6 +55,38 @@ async def read(consumer: AIOKafkaConsumer, tp: TopicPartition, position: int) ->
         await consumer.stop()
 
 
+async def test_all_partitions_of_a_poll_together_keep_to_their_limit_and_none_is_left_behind(kafka: Cluster) -> None:
+    topic = Topic(f"fetching-{uuid.uuid4().hex[:8]}", partitions=3)
+    ensure_topics(kafka, [topic])
+    producer = AIOKafkaProducer(**kafka.aiokafka())
+    await producer.start()
+    try:
+        for i in range(600):
+            await producer.send_and_wait(topic.name, b"%d" % i, partition=i % 3)
+    finally:
+        await producer.stop()
+    consumer = WholeBatchConsumer(whole=lambda _: True, at_most=150, in_all=40, **kafka.aiokafka())
+    await consumer.start()
+    try:
+        tps = [TopicPartition(topic.name, number) for number in range(3)]
+        consumer.assign(tps)
+        await consumer.seek_to_beginning()
+        polls, read = [], dict.fromkeys(tps, 0)
+        async with asyncio.timeout(30):
+            while sum(read.values()) < 600:
+                found = await consumer.getmany(timeout_ms=500)
+                polls.append(sum(map(len, found.values())))
+                for tp, records in found.items():
+                    read[tp] += len(records)
+                if sum(read.values()) == 200:
+                    consumer.in_all = None
+    finally:
+        await consumer.stop()
+    assert set(read.values()) == {200}
+    assert polls[:5] == [40] * 5  # each record is a batch of its own
+    assert max(polls[5:]) > 40
+
+
 @pytest.mark.parametrize("position", [0, 3, 499, 500, 501, 1_777, RECORDS])
 async def test_whole_batches_hold_what_single_records_do(filled: tuple[Cluster, TopicPartition], position: int) -> None:
     kafka, tp = filled
@@ -68,6 +104,40 @@ async def test_a_poll_stops_soon_after_its_bound(filled: tuple[Cluster, TopicPar
     _, single = await read(WholeBatchConsumer(whole=lambda topic: False, at_most=200, **kafka.aiokafka()), tp, 0)
     assert sum(single) == RECORDS
     assert max(single) <= 200
+
+
+async def send_with_header(producer: AIOKafkaProducer, topic: str, values: list[bytes], name: bytes) -> None:
+    """A batch whose records have a header of a name that no Python client would send."""
+    batch = producer.create_batch()
+    for value in values:
+        batch.append(key=None, value=value, timestamp=1, headers=[("*" * len(name), b"")])
+    raw = bytearray(batch._build()).replace(b"*" * len(name), name)
+    struct.pack_into(">I", raw, 17, calc_crc32c(bytes(raw[21:])))
+    batch._buffer = bytes(raw)
+    await (await producer.send_batch(batch, topic, partition=0))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_header_whose_name_is_not_utf_8_is_told_with_its_place(kafka: Cluster, whole: bool) -> None:
+    topic = f"fetching-{uuid.uuid4().hex[:8]}"
+    ensure_topics(kafka, [Topic(topic, partitions=1)])
+    producer = AIOKafkaProducer(enable_idempotence=False, **kafka.aiokafka())
+    await producer.start()
+    try:
+        await send_with_header(producer, topic, [b"0", b"1", b"2"], "ñ".encode())
+        await send_with_header(producer, topic, [b"3"], "ñ".encode("latin-1"))
+        await send_with_header(producer, topic, [b"4"], b"n")
+    finally:
+        await producer.stop()
+    tp = TopicPartition(topic, 0)
+
+    def consumer() -> WholeBatchConsumer:
+        return WholeBatchConsumer(whole=lambda topic: whole, at_most=200, **kafka.aiokafka())
+
+    with pytest.raises(MillraceError, match=rf"{topic}\[0\]: a record at 3, .* --topic {topic}:0 "):
+        await read(consumer(), tp, 0)
+    found, _ = await read(consumer(), tp, 4)
+    assert [(value, headers) for *_, value, headers in found] == [(b"4", (("n", b""),))]
 
 
 @pytest.mark.parametrize("whole", [True, False])

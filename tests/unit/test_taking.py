@@ -49,6 +49,15 @@ async def test_what_does_not_decode_is_put_aside_with_its_reason_and_the_rest_go
     assert all(letter.stage == "intake" and letter.reason for letter in letters(log))
 
 
+async def test_an_event_of_before_1970_is_put_aside_as_the_workers_do() -> None:
+    log, handler = MemoryLog(), Handler()
+    early = b'{"orderId":1,"userId":1,"amount":1,"occurredAt":"1969-12-31T00:00:00Z"}'
+    await Taking(log, [ORDER_EVENTS], handler)(TP0, [record(7, early), record(8)])
+    assert [one.record.offset for one in handler.taken] == [8]
+    [letter] = letters(log)
+    assert (letter.id, letter.stage, letter.reason) == ("order-events-0-7", "intake", "occurredAt is before 1970")
+
+
 async def test_what_comes_again_because_the_handler_asks_is_put_aside_once() -> None:
     log, handler = MemoryLog(), Handler(Again(1), Again(1))
     taking = Taking(log, [ORDER_EVENTS], handler)
