@@ -107,7 +107,7 @@ class Agenda:
                 yield window, key, cell
 
     def _decide(self, window: int, key: str, cell: Cell, since: int, until: int) -> list[Entry]:
-        caches, oldest = self.caches, window - self.reach_ms
+        caches, oldest = self.caches, max(0, window - self.reach_ms)  # nothing is before 1970: no key names it
 
         def look(table: str, start: int) -> States | None:
             cache = caches[table]

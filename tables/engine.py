@@ -5,7 +5,7 @@ records and ask it for positions:
 
 - `restore(numbers)` after an assignment: drops everything held and brings these partitions back.
 - `apply(tp, records, base)` for each delivered batch. Raises `Gap` when delivery must go back.
-- `flush()` before each commit; what it returns may be committed.
+- `flush()` before each commit; what it returns may be committed, and `committed` hears what was.
 - `release()` at a revoke and at the end: closes every store and forgets every cache, those of partitions that come
   back included: one that was lost and regained between two assignments is never reported as revoked, and its stale
   cache would outrank the truth.
@@ -33,6 +33,18 @@ logger = logging.getLogger(__name__)
 LOOK_FOR_FOREIGN_EVERY_S = 60.0
 # How long a source partition may be quiet before the others' closed slices go out as provisional.
 IDLE_S = 30.0
+
+
+class CommittedBehind(MillraceError):
+    """An operator's offset reset that the tables know nothing of."""
+
+    def __init__(self, group: str, tp: TP, committed: int, position: int) -> None:
+        """Say where the group was set to, and both ways out."""
+        super().__init__(
+            f"group {group} was set to {committed} in {tp.topic}[{tp.partition}], but its tables contain everything "
+            f"before {position}, which is not applied twice: build them anew with `millrace replay <topology> "
+            f"--from ...`, or set the group back to {position}"
+        )
 
 
 class Engine:
@@ -129,7 +141,7 @@ class Engine:
         return await self.restore(list(self.partitions), self.generation)
 
     async def flush(self) -> dict[TP, int]:
-        """Flush every partition that changed; returns the positions that may be committed.
+        """Flush every partition that changed; returns the positions that may be committed, and are not.
 
         A log that cannot be written now is not an error here: it is logged, and tried again with the next flush.
         """
@@ -141,7 +153,7 @@ class Engine:
         done: dict[TP, int] = {}
         for partition in partitions:
             if self.partitions.get(partition.number) is partition:
-                done.update(durable_positions(partition))
+                done.update(uncommitted(partition))
         return done
 
     async def _flush(self, partition: Partition) -> None:
@@ -193,6 +205,18 @@ class Engine:
             if partition is not None and tp.topic in partition.feeds:
                 partition.feeds[tp.topic].committed = offset
 
+    def check_committed(self, offsets: Mapping[TP, int | None]) -> None:
+        """Hear what the group had committed when the partitions came; the next flush says it.
+
+        Raises `CommittedBehind` over an offset reset that moved the group behind or ahead of what the tables contain.
+        A crash before a commit leaves what had been committed before it, or None: neither is behind.
+        """
+        for feed in [feed for partition in self.partitions.values() for feed in partition.feeds.values()]:
+            durable, at = feed.durable, offsets.get(feed.tp)
+            if durable is not None and at is not None and not durable.committed <= at <= durable.position:
+                raise CommittedBehind(self.group.name, feed.tp, at, durable.position)
+        self.committed({tp: -1 if at is None else at for tp, at in offsets.items()})
+
     def positions(self) -> dict[TP, int]:
         """Where each source partition goes on; those that start anew are left out."""
         feeds = [feed for p in self.partitions.values() for feed in p.feeds.values()]
@@ -213,9 +237,10 @@ class Engine:
                 partition.store.close()
 
 
-def durable_positions(partition: Partition) -> dict[TP, int]:
-    """The positions that a partition's newest flush covers."""
-    return {f.tp: f.durable.position for f in partition.feeds.values() if f.durable is not None}
+def uncommitted(partition: Partition) -> dict[TP, int]:
+    """The positions that a partition's newest flush covers, where the group has not committed them."""
+    flushed = [(feed, feed.durable.position) for feed in partition.feeds.values() if feed.durable is not None]
+    return {feed.tp: position for feed, position in flushed if position > feed.committed}
 
 
 async def look_for_foreign(partitions: Sequence[Partition], log: Log) -> None:

@@ -15,6 +15,10 @@ Crash after 2: the accumulators are ahead of the progress; their stamps make the
 is behind; it reads the changelog's tail. After 5: the committed offset is behind; records below the position are
 skipped. On an error or a cancellation before 5 ends the cells are dirty again, and the next flush repeats it all.
 
+*What was committed* is heard after the flush, and said by the next one's progress; where nothing else comes, one more
+flush says that alone. Without it, offsets that an operator sets back behind the last flush would look like those of a
+crash before its commit: after a single flush, all of them.
+
 *Expiry.* A slice is dropped only when an earlier flush's progress covers its end plus the retention: were it dropped
 in the flush that closes it, a replay from the progress before would start it anew from nothing.
 """
@@ -28,7 +32,7 @@ import msgspec
 from streams.log import TP, Entry, Span
 from tables import put_aside
 from tables.accumulators import DIRTY, STAMP, decode_key, encode_key, epoch_of, stamp_of
-from tables.cache import Cache, Taken
+from tables.cache import SMALL_BYTES, Cache, Taken
 from tables.deciding import decided_records, looked_at_from
 from tables.finals import derived_records
 from tables.horizon import horizon
@@ -118,6 +122,9 @@ def _take_table(partition: Partition, feed: Feed, cache: Cache) -> TableFlush:
     taken = cache.take_dirty()
     encode_cell, epoch = cache.table.row.encode, partition.epoch
     puts = [(encode_key(window, key), encode_cell(cell, epoch)) for window, key, cell in taken]
+    for (window, key, _), (_, raw) in zip(taken, puts, strict=True):
+        if len(raw) > SMALL_BYTES:
+            cache.weigh(window, key, raw)
     tp = TP(partition.group.changelog(cache.table).name, partition.number)
     table_flush = TableFlush(feed, cache, tp, taken, puts)
     edge = horizon(partition, feed, cache)
@@ -268,6 +275,7 @@ def _adopt(table: TableFlush, key: bytes, foreign: bytes) -> None:
     else:
         # Into memory: until it is in the store, a batch that is applied meanwhile would start from what is there now.
         table.cache.windows.setdefault(window, {})[name] = theirs
+    table.cache.weigh(window, name, foreign)
     table.puts.append((key, foreign))
     table.cache.stored_up_to(window)
     table.feed.highest = max(table.feed.highest, theirs[STAMP])

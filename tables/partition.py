@@ -100,7 +100,9 @@ class Feed:
         """Whether there is something that the last flush did not have."""
         if self.position is None:
             return False
-        return self.grown or self.durable is None or self.position != self.durable.position
+        if self.grown or self.durable is None:
+            return True
+        return self.position != self.durable.position or self.committed > self.durable.committed
 
 
 @dataclass

@@ -8,7 +8,7 @@ goes to the group's compacted progress topic, in the source partition's number. 
 - value: JSON of `Progress`.
 
 All source records before `position` are contained in the tables as far as their changelogs' `ends`. The record with
-the highest `(epoch, position)` wins.
+the highest `(epoch, position, committed)` wins.
 """
 
 from collections.abc import Iterable
@@ -55,9 +55,9 @@ class Progress(msgspec.Struct, frozen=True, rename="camel"):
     renewed: int = 0
 
     @property
-    def order(self) -> tuple[int, int]:
-        """What decides between two progress records of a partition."""
-        return (self.epoch, self.position)
+    def order(self) -> tuple[int, int, int]:
+        """What decides between two progress records of a partition; of equal ones, whose group had committed more."""
+        return (self.epoch, self.position, self.committed)
 
     def entry(self) -> Entry:
         """The record that says this."""

@@ -3,12 +3,15 @@
 A *publication* computes one record for each key of one or more tables: the neighbours of a product, what to recommend
 to a user. Keys that a flush has made durable are computed anew and upserted by the owner of their partition, so a key
 has one writer. That is best effort in time and exact in the end: the record is a function of what is durable, so one
-that was lost in a crash is found missing by the *pass* over all keys that follows every restore.
+that was lost in a crash is found missing by the *pass* that follows every restore. It goes over the keys of all tables,
+and over those that are published: the partition of the topic is read back, and what no table has any more gets a
+tombstone. So nothing need be remembered beside the topic, and losing local state changes nothing. What others write
+there meanwhile (a zombie, an append of which no acknowledgement came) is read as well, and another pass follows.
 
 Where a result also depends on other keys' results (a cosine needs the popularity of both products), it reads them from
 a local copy of the published topic, and another pass follows as long as one has changed anything: what is published
 settles at the values that a computation over everything at once would give. A record that would say the same as the
-one that is there is not written again. A key that retention has dropped from all tables gets a tombstone.
+one that is there is not written again.
 
 A result that reads another publication's copies without being read itself (what to recommend to a user) is as of the
 time that its key was touched. It is not computed anew with every change of what it reads: a pass follows only where
@@ -21,13 +24,14 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import merge
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from streams.errors import MillraceError
-from streams.log import TP, Entry, Log
+from streams.log import TP, Entry, Log, Record
 from streams.topics import Topic
-from tables.accumulators import STATES, decode_key
+from tables.accumulators import STATES, decode_key, encode_key
 from tables.cache import Cache
 from tables.partition import Partition
 
@@ -69,8 +73,9 @@ class Publication:
     """One compacted topic of results, and what they are computed from.
 
     `compute(shelf, key)` gives a key's record value, None for no new one; it is a function of the accumulators and the
-    copies alone. `record_key` makes the record's key of a table's. The first of `tables` is the one whose keys a pass
-    goes over; `settles` says that results depend on other results, so that passes follow until nothing changes.
+    copies alone. `record_key` makes the record's key of a table's. `settles` says that results depend on other results,
+    so that passes follow until nothing changes. The topic is nobody else's: a record of a key that no table has is
+    deleted.
     """
 
     topic: Topic
@@ -97,6 +102,10 @@ class Publisher:
 
     `copy` is this worker's copy of the published topic, for publications that settle: what is there already. `after`:
     the publishers of the same partition whose topics this one reads.
+
+    Of the topic's partition everything before `read_to` is known. `found` are the record keys that were read there and
+    that the next pass begins with, `left` those that the last one began with and has not come to: about 100 bytes a key
+    from a restore until the pass after it has come by.
     """
 
     publication: Publication
@@ -107,17 +116,27 @@ class Publisher:
     waiting: dict[str, None] = field(default_factory=dict)
     published: int = 0
     failed: int = 0
+    read_to: int = 0
+    found: set[bytes] = field(default_factory=set)
+    left: set[bytes] = field(default_factory=set)
     _pass: Iterator[str] | None = None
     _settled_at: int = -1
 
     @property
+    def to(self) -> TP:
+        """Where this partition's records are: it is the only one that writes there."""
+        return TP(self.publication.topic.name, self.shelf.partition.number)
+
+    @property
     def idle(self) -> bool:
         """Whether everything is published, as far as is known."""
-        return not self.waiting and self._pass is None and not self._stale
+        return not self.waiting and self._pass is None and not self.left and not self._stale
 
     @property
     def _stale(self) -> bool:
         """Whether a pass is due."""
+        if self.found:
+            return True
         if self.copy is not None or self._settled_at < 0:
             return self._settled_at != self._read
         return self._read > 2 * self._settled_at and all(publisher.idle for publisher in self.after)
@@ -133,12 +152,24 @@ class Publisher:
         """Hear of keys whose accumulators a flush has made durable."""
         self.waiting.update(dict.fromkeys(keys))
 
+    def read(self, records: Sequence[Record]) -> None:
+        """Hear of records that are published, by whomever, from `read_to` on."""
+        for record in records:
+            if record.key is None:
+                continue
+            if record.value is None:
+                self.found.discard(record.key)
+                self.left.discard(record.key)
+            else:
+                self.found.add(record.key)
+        self.read_to = records[-1].offset + 1
+
     async def step(self, budget_s: float) -> int:
         """Compute and publish for at most about `budget_s` of processor time; returns how many records were written.
 
         A key whose computation raises keeps what is published, until it changes or a pass comes to it: one that is
-        poisoned must not hold up the others. Raises LogError, and MillraceError for copies that cannot be read; the
-        keys of the step are not published then, and a new publisher's pass has to find them.
+        poisoned must not hold up the others. Raises LogError, after which the keys of the step wait again, and
+        MillraceError for copies that cannot be read: a new publisher's pass has to find its keys then.
         """
         if self.shelf.partition.broken:
             return 0  # its store is closed, or its accumulators are torn
@@ -150,35 +181,41 @@ class Publisher:
                 computed[key] = entry
             if time.thread_time() >= until:
                 break
-        if computed:
-            await self._append(computed)
-        return len(computed)
+        # what waits may be what is left, and is known only when it is computed
+        gone = [] if self.waiting or self._pass is not None else list(islice(self.left, PAGE))
+        entries = [*computed.values(), *(Entry(key, None) for key in gone)]
+        if entries:
+            try:
+                await self._append(entries)
+            except BaseException:
+                self.touch(computed)
+                raise
+            self.left.difference_update(gone)
+        return len(entries)
 
-    async def _append(self, computed: Mapping[str, Entry]) -> None:
-        partition = self.shelf.partition
-        to = TP(self.publication.topic.name, partition.number % self.publication.topic.partitions)
-        try:
-            async with partition.lock:
-                if partition.broken:
-                    return
-                await self.log.append({to: list(computed.values())})
-        except BaseException:
-            self.touch(computed)
-            raise
-        self.published += len(computed)
+    async def _append(self, entries: Sequence[Entry]) -> None:
+        async with self.shelf.partition.lock:
+            if self.shelf.partition.broken:
+                return
+            spans = await self.log.append({self.to: entries})
+        self.published += len(entries)
+        for span in spans[self.to]:
+            if span.base == self.read_to:  # else somebody else wrote before it, which has to be read first
+                self.read_to = span.end
 
     def _next_keys(self) -> Iterator[str]:
         while self.waiting:
             key = next(iter(self.waiting))
             del self.waiting[key]
             yield key
-        if self._pass is None and self._stale:
+        if self._pass is None and not self.left and self._stale:
             self._settled_at = self._read
-            self._pass = _distinct(_cache_of(self.shelf.partition, self.publication.tables[0]))
+            self.left, self.found = self.found, set()
+            self._pass = _stored_keys([_cache_of(self.shelf.partition, table) for table in self.publication.tables])
         if self._pass is not None:
             for key in self._pass:  # `yield from` would close the pass with this generator
                 yield key
-            self._pass = None
+            self._pass, self.left = None, set(self.left)  # a set that has shrunk keeps its room
 
     def _try(self, key: str) -> Entry | None:
         try:
@@ -192,8 +229,9 @@ class Publisher:
             return None
 
     def _entry(self, key: str) -> Entry | None:
-        value = self.publication.compute(self.shelf, key)
         record_key = self.publication.record_key(key)
+        self.left.discard(record_key)
+        value = self.publication.compute(self.shelf, key)
         if value is None and any(self.shelf.cells(table, key) for table in self.publication.tables):
             return None
         if self.copy is not None and value == self.copy.get(record_key):
@@ -201,21 +239,34 @@ class Publisher:
         return Entry(record_key, value)
 
 
-def _distinct(cache: Cache) -> Iterator[str]:
-    """Every key that is stored, once; what is only in memory has not been flushed, and is heard of when it is."""
-    known = set[str]()
+def _stored_keys(caches: Sequence[Cache]) -> Iterator[str]:
+    """Every key that one of the tables has stored, once; what is only in memory is heard of when it is flushed.
+
+    In the order of the keys, for which their slices are read side by side: so no key has to be kept.
+    """
     start = b""
     while True:
         # In pages: a scan holds files open, and slices may be dropped between two steps.
-        page = [key for key, _ in islice(cache.store.scan(cache.table.name, start, PAST_ALL), PAGE)]
+        slices = [_keys(cache, window, start) for cache in caches for window in _stored_slices(cache)]
+        page = list(islice(merge(*slices), PAGE))
         if not page:
             return
         start = page[-1] + b"\0"
-        for raw in page:
-            key = decode_key(raw)[1]
-            if key not in known:
-                known.add(key)
-                yield key
+        for key in dict.fromkeys(page):
+            yield key.decode()
+
+
+def _keys(cache: Cache, window: int, start: bytes) -> Iterator[bytes]:
+    name, prefix = cache.table.name, encode_key(window, "")
+    return (raw.removeprefix(prefix) for raw, _ in cache.store.scan(name, prefix + start, encode_key(window + 1, "")))
+
+
+def _stored_slices(cache: Cache) -> Iterator[int]:
+    start = b""
+    while (first := next(cache.store.scan(cache.table.name, start, PAST_ALL), None)) is not None:
+        window = decode_key(first[0])[0]
+        yield window
+        start = encode_key(window + 1, "")
 
 
 def _bounds(cache: Cache) -> tuple[int, int]:

@@ -12,6 +12,7 @@ anew and nothing else. Slices that change while they are read are *hot*: their p
 are dropped, least recently read first, when together they pass the budget.
 """
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ BLOCK_BYTES = 300
 HOT_SLICES = 8
 # Keys of stretches that are kept alone: a page of windows of a minute, for some tens of keys.
 ALONE_KEPT = 2_000
+# Merging a key takes some ten microseconds, and a millisecond where it has large sketches: steps go by time (s).
+STEP_S = 0.001
 # Sliding windows that are followed: each has to hear of every change.
 SPANS_KEPT = 32
 
@@ -65,6 +68,19 @@ class Alone:
 
     states: States | None
     results: Results | None = None
+
+
+class _Step:
+    """How long somebody who has others to think of has been at work."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self._until = time.perf_counter() + STEP_S
+
+    def is_over(self) -> bool:
+        return time.perf_counter() >= self._until
 
 
 @dataclass(frozen=True)
@@ -137,12 +153,40 @@ class Rollup:
         return set(self._block(start, end).states)
 
     def steps(self, start: int, end: int) -> Iterator[None]:
-        """Merge the stretch in steps of one block each, for callers that have other work in between."""
-        if (start, end) not in self._blocks:
-            for part in self.parts(start, end):
-                yield from self.steps(*part)
+        """Do the work of `results` in steps of about a millisecond, for callers that have other work in between.
+
+        What changes meanwhile may be left for `results`. A stretch that nobody has asked for takes one step a block.
+        """
+        step = _Step()
+        yield from self._merging(start, end, step)
+        block = self._block(start, end)
+        for key in block.states.keys() - block.results.keys():
+            if step.is_over():
+                yield
+                step.begin()
+                if self._blocks.get((start, end)) is not block:
+                    return
+            if key not in block.results and (states := block.states.get(key)) is not None:
+                block.results[key] = self._row.results(states)
+
+    def _merging(self, start: int, end: int, step: "_Step") -> Iterator[None]:
+        block = self._blocks.get((start, end))
+        if block is not None and not block.stale:
+            return
+        for part in self.parts(start, end):
+            yield from self._merging(*part, step)
+        if block is None:
             self._block(start, end)
-            yield
+            if step.is_over():
+                yield
+                step.begin()
+        else:
+            left = len(block.stale)  # what becomes stale meanwhile may do so for ever
+            while block.stale and left > 0 and self._blocks.get((start, end)) is block:
+                left -= self._refresh(block, start, end, step)
+                if step.is_over():
+                    yield
+                    step.begin()
 
     @property
     def held(self) -> list[Bounds]:
@@ -196,9 +240,7 @@ class Rollup:
                 self._spans.move_to_end(bounds)
             if not block.stale:
                 return block
-            self.weight -= block.weight
             self._refresh(block, start, end)
-            self.weight += block.weight
         self._evict(bounds)
         return block
 
@@ -217,15 +259,38 @@ class Rollup:
         merge = self._merge
         return Block({key: merge(lists) for key, lists in gathered.items()}, max(b.key_bytes for b in blocks))
 
-    def _refresh(self, block: Block, start: int, end: int) -> None:
-        stale, block.stale = block.stale, set()
-        for key in stale:
-            block.results.pop(key, None)
-        parts = self.parts(start, end)
+    def _refresh(self, block: Block, start: int, end: int, step: "_Step | None" = None) -> int:
+        """Bring stale keys up to date, all or until a step is over; returns how many."""
+        count, parts = 0, self._parts_held(start, end)
+        while block.stale and (step is None or count == 0 or not step.is_over()):
+            self._refresh_key(block, (start, end), block.stale.pop(), parts)
+            count += 1
+        return count
+
+    def _refresh_key(self, block: Block, bounds: Bounds, key: str, parts: "list[tuple[Bounds, Block]]") -> None:
+        before = block.weight
+        block.results.pop(key, None)
         if parts:
-            self._refresh_wide(block, stale, [self._block(*part) for part in parts])
+            found = []
+            for at, part in parts:
+                if key in part.stale:  # it has changed a moment ago
+                    part.stale.discard(key)
+                    self._refresh_key(part, at, key, self._parts_held(*at))
+                if (states := part.states.get(key)) is not None:
+                    found.append(states)
+                    block.key_bytes = max(block.key_bytes, part.key_bytes)
+            block.put(key, self._merge(found) if found else None)
+        elif values := self._hot_slice(bounds[0]).get(key):
+            block.key_bytes = max(block.key_bytes, sum(map(len, values.values())))
+            block.put(key, self._merged(values))
         else:
-            self._refresh_slice(block, stale, self._hot_slice(start))
+            block.put(key, None)
+        if self._blocks.get(bounds) is block:  # its parts may have taken its room
+            self.weight += block.weight - before
+
+    def _parts_held(self, start: int, end: int) -> "list[tuple[Bounds, Block]]":
+        """The parts of a stretch with their blocks, which may be stale."""
+        return [(part, self._blocks.get(part) or self._block(*part)) for part in self.parts(start, end)]
 
     def _hot_slice(self, start: int) -> HotSlice:
         hot = self._hot.get(start)
@@ -236,22 +301,6 @@ class Rollup:
         else:
             self._hot.move_to_end(start)
         return hot
-
-    def _refresh_slice(self, block: Block, stale: set[str], hot: HotSlice) -> None:
-        for key in stale:
-            values = hot.get(key)
-            if values is None:
-                block.put(key, None)
-                continue
-            block.key_bytes = max(block.key_bytes, sum(map(len, values.values())))
-            block.put(key, self._merged(values))
-
-    def _refresh_wide(self, block: Block, stale: set[str], parts: list[Block]) -> None:
-        merge = self._merge
-        for key in stale:
-            found = [part.states[key] for part in parts if key in part.states]
-            block.put(key, merge(found) if found else None)
-        block.key_bytes = max(part.key_bytes for part in parts)
 
     def _merged(self, values: Mapping[int, bytes]) -> States | None:
         read = self._row.read

@@ -15,6 +15,7 @@ from tables.engine import Engine
 from tables.partition import Partition
 from tables.publishing import Publication, Publisher, Shelf
 from tables.store import StoreDamaged, wipe
+from tables.table import Group
 from tables.topic_copy import Copied, TopicCopy
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,12 @@ class Publishing:
     """The publishers of all partitions that an engine holds, and what they read."""
 
     def __init__(self, publications: list[Publication], engine: Engine, log: Log) -> None:
-        """Open nothing before `open`."""
+        """Open nothing before `open`.
+
+        Raises ValueError for a topic with fewer partitions than a source of its tables has: each has one writer.
+        """
+        for publication in publications:
+            _check_partitions(publication, engine.group)
         self.publications = publications
         self.engine = engine
         self.log = log
@@ -57,7 +63,7 @@ class Publishing:
             copy.close()
 
     async def follow(self, log: Log) -> None:
-        """Read what is new in the published topics into the copies. Raises LogError."""
+        """Read what is new in the published topics into the copies, and for their publishers. Raises LogError."""
         for copy in list(self.copies.values()):
             positions = copy.positions()
             starts, ends = await log.start_offsets(positions), await log.end_offsets(positions)
@@ -67,6 +73,17 @@ class Publishing:
                     copy.apply(tp, records)
             for tp, (_, end) in spans.items():
                 copy.passed(tp, end)
+        await self._read_back(log)
+
+    async def _read_back(self, log: Log) -> None:
+        publishers = {p.to: p for known in self._publishers.values() for p in known}
+        ends = await log.end_offsets(publishers)
+        behind = {tp: p for tp, p in publishers.items() if p.read_to < ends[tp]}
+        starts = await log.start_offsets(behind)
+        async for tp, records in log.read({tp: (max(p.read_to, starts[tp]), ends[tp]) for tp, p in behind.items()}):
+            behind[tp].read(records)
+        for tp, publisher in behind.items():
+            publisher.read_to = ends[tp]  # compaction may have taken the last ones
 
     async def behind(self, log: Log) -> int:
         """How many records of the sources wait to be applied. Raises LogError."""
@@ -116,6 +133,17 @@ class Publishing:
         return sum(len(p.waiting) or not p.idle for p in publishers)
 
 
+def _check_partitions(publication: Publication, group: Group) -> None:
+    topic = publication.topic
+    for source in group.sources:
+        read = [table.name for table in source.tables if table.name in publication.tables]
+        if read and source.topic.partitions > topic.partitions:
+            raise ValueError(
+                f"publication {topic.name!r} has {topic.partitions} partitions, and {source.topic.name}, which table "
+                f"{read[0]} is of, {source.topic.partitions}: it needs as many"
+            )
+
+
 def _opened(copied: Copied, directory: Path) -> TopicCopy:
     try:
         return TopicCopy(copied, directory)
@@ -147,15 +175,19 @@ async def _publish(publishing: Publishing, cluster: Cluster, directory: Path) ->
         share, look_at = SHARE, 0.0
         while True:
             started = time.monotonic()
-            if started >= look_at:
-                share = SHARE_BEHIND if await publishing.behind(log) > BACKLOG else SHARE
-                look_at = started + LOOK_EVERY_S
-            await publishing.follow(log)
-            publishing.hear()
-            while not publishing.idle and time.monotonic() - started < IDLE_S:
-                stepped = time.thread_time()
-                await publishing.step(STEP_S)
-                await asyncio.sleep((time.thread_time() - stepped) * (1 - share) / share)
+            try:
+                if started >= look_at:
+                    share = SHARE_BEHIND if await publishing.behind(log) > BACKLOG else SHARE
+                    look_at = started + LOOK_EVERY_S
+                publishing.hear()
+                await publishing.follow(log)
+                while not publishing.idle and time.monotonic() - started < IDLE_S:
+                    stepped = time.thread_time()
+                    await publishing.step(STEP_S)
+                    await asyncio.sleep((time.thread_time() - stepped) * (1 - share) / share)
+            except LogError as error:  # no reason to begin anew: that reads what is published and goes over every key
+                logger.warning("publishing put off: %s", error)
+                await asyncio.sleep(RETRY_S)
             await asyncio.sleep(max(0.0, IDLE_S - (time.monotonic() - started)))
     finally:
         publishing.close()

@@ -1,15 +1,20 @@
 """What a table says after crashes, torn flushes, seeks and zombies: exactly what a plain loop would say."""
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
+from typing import Any
 
 import pytest
-from shop import SALES, SECOND, amounts, by_user, sell, shop
+from shop import MINUTE, SALES, SECOND, amounts, by_user, sell, shop
 
+from streams.intake import EventTime
 from streams.log import TP, Entry
 from tables.accumulators import encode_key
+from tables.aggregates import Tally
 from tables.layout import StateUnfit
+from tables.table import Table
 from topologies.driver import Driver
+from topologies.topology import Topology
 
 CHANGELOG = "shop-takings-changelog"
 
@@ -379,6 +384,75 @@ def test_clean_cells_of_closed_windows_leave_memory() -> None:
         driver.flush()
         (cache,) = driver.worker.engine.partitions[0].feeds["sales"].caches
         assert len(cache.windows) <= 3
+
+
+def met(sale: Any) -> list[tuple[str, list[str]]]:
+    """By user, sixty things that were in the same sale: some 1,000 bytes."""
+    return [(f"user {sale.user_id}", [f"product-{sale.amount + i:08d}" for i in range(60)])]
+
+
+def meetings() -> Topology:
+    topology = Topology("meetings").source(SALES, time=EventTime(MINUTE, 30 * MINUTE))
+    topology.add(SALES, Table("met", {"with": Tally(500)}, met, retention_s=7_200))
+    return topology
+
+
+def in_memory(driver: Driver) -> dict[int, list[int]]:
+    """By slice, how large the cells that partition 0 has in memory are when encoded."""
+    (cache,) = driver.worker.engine.partitions[0].feeds["sales"].caches
+    encode = cache.table.row.encode
+    return {window: [len(encode(cell, 0)) for cell in cells.values()] for window, cells in cache.windows.items()}
+
+
+def test_large_cells_of_open_slices_leave_memory_by_their_size_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tables.cache.MAX_BYTES", 50_000)
+    with Driver(meetings()) as driver:
+        for minute in range(20):
+            for user in range(10):
+                sell(driver, user, minute * 60, user=user)
+            driver.flush()
+            held = in_memory(driver)
+            assert sum(map(sum, held.values())) <= 50_000
+            assert sorted(held) == [at * MINUTE for at in range(max(0, minute - 3), minute + 1)]
+        sell(driver, 0, 60, user=3)  # read again, and it counts for what it is
+        driver.flush()
+        assert sum(map(sum, in_memory(driver).values())) <= 50_000
+        assert len(driver.rows("met")) == 200
+
+
+def test_cells_that_grow_after_they_were_written_leave_memory_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tables.cache.MAX_BYTES", 20_000)
+    with Driver(meetings()) as driver:
+        for turn in range(16):
+            for user in range(5):
+                sell(driver, turn * 60, turn, user=user)
+            driver.flush()
+            assert sum(map(sum, in_memory(driver).values())) <= 20_000
+        assert {len(row["with"]["counts"]) for row in driver.rows("met").values()} == {960}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_left_memory_counts_on_as_if_it_had_stayed(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tables.cache.MAX_BYTES", 5_000)
+    random_ = random.Random(seed)
+    want: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
+    with Driver(meetings()) as driver:
+        for i in range(200):
+            amount, at, user = random_.randrange(100), i * 6 + random_.randrange(600), random_.randrange(4)
+            want[at // 60 * MINUTE, f"user {user}"].update(f"product-{amount + j:08d}" for j in range(60))
+            sell(driver, amount, at, user=user)
+            act = random_.random()
+            if act < 0.3:
+                driver.flush()
+            elif act < 0.35:
+                driver.log.fail_append_after(random_.randrange(4))
+                driver.deliver()
+                driver.worker.flush()
+            elif act < 0.4:
+                driver.restart(wipe=act < 0.37)
+        driver.flush()
+        found = {cell: row["with"]["counts"] for cell, row in driver.rows("met").items()}
+        assert found == want
 
 
 @pytest.mark.parametrize("seed", range(12))

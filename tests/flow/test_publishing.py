@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -261,14 +262,13 @@ deeds = st.lists(
 
 
 @CHECKED
-@given(deeds, st.randoms(use_true_random=False))
-def test_whatever_happens_it_settles_at_the_batch(given: list[Deed], chance: Random) -> None:
-    sums: dict[int, int] = {}
+@given(deeds, st.randoms(use_true_random=False), st.sampled_from([20, 3_600]))
+def test_whatever_happens_it_settles_at_the_batch(given: list[Deed], chance: Random, each_s: int) -> None:
+    """Also where retention, two hours, drops most of it on the way."""
     with Driver(sharing()) as driver:
         for at, (deed, a, b) in enumerate(given):
             if deed == "sell":
-                spend(driver, a, b, at_s=at * 20)
-                sums[a] = sums.get(a, 0) + b
+                spend(driver, a, b, at_s=at * each_s)
             elif deed == "step":
                 step(driver, a)
             elif deed == "flush":
@@ -284,7 +284,11 @@ def test_whatever_happens_it_settles_at_the_batch(given: list[Deed], chance: Ran
                 driver.log.compact(SHARES.name)
         driver.flush()
         driver.publish(budget_s=chance.choice([0.0, 1.0]))
+        sums: dict[int, int] = defaultdict(int)
+        for (_, user), row in driver.rows("sales_by_user").items():
+            sums[int(user)] += row["amount"]
         assert published(driver) == batch(sums)
+        assert each_s > 20 or sum(sums.values()) == sum(b for deed, _, b in given if deed == "sell")
 
 
 def step(driver: Driver, budget_s: float) -> None:
@@ -306,3 +310,126 @@ def test_what_retention_has_dropped_is_published_no_longer(driver: Driver) -> No
     driver.publish()
     assert published(driver) == batch({0: 2, 1: 2, 2: 2})
     assert len(driver.readings("sales_by_user")) == 3
+
+
+def spent_and_dropped(driver: Driver) -> dict[int, int]:
+    """Publish of all users, then have retention drop three of them, which nothing has published yet."""
+    for user in USERS:
+        spend(driver, user, 10, at_s=0)
+    driver.flush()
+    driver.publish()
+    for at_s in (36_000, 36_001):
+        for user in (0, 1, 2):
+            spend(driver, user, 1, at_s=at_s)
+        driver.flush()
+    return {0: 2, 1: 2, 2: 2}
+
+
+@pytest.mark.parametrize("wipe", [False, True])
+def test_what_retention_dropped_before_a_crash_is_published_no_longer(driver: Driver, wipe: bool) -> None:
+    left = spent_and_dropped(driver)
+    driver.restart(wipe=wipe)
+    driver.publish()
+    assert published(driver) == batch(left)
+    assert driver.publish() == 0
+
+
+def test_what_retention_dropped_at_a_former_owner_is_published_no_longer(driver: Driver) -> None:
+    left = spent_and_dropped(driver)
+    other = driver.add_worker("w1")
+    driver.worker.assign([0], 1)
+    other.assign([1], 1)
+    driver.publish(other)
+    assert published(driver) == batch(left)
+    other.crash()
+
+
+def test_drops_that_were_heard_of_and_not_written_are_published_when_the_log_is_back(driver: Driver) -> None:
+    left = spent_and_dropped(driver)
+    driver.worker.publishing.hear()
+    driver.worker.publishing.close()
+    driver.publish()
+    assert published(driver) == batch(left)
+
+
+@pytest.mark.parametrize("written", range(5))
+def test_tombstones_that_a_torn_append_did_not_write_follow(driver: Driver, written: int) -> None:
+    left = spent_and_dropped(driver)
+    driver.restart()
+    driver.log.fail_append_after(written)
+    step(driver, 3600)
+    driver.restart()
+    driver.log.heal()
+    driver.publish()
+    assert published(driver) == batch(left)
+
+
+def test_a_record_of_a_dropped_key_that_a_zombie_wrote_later_goes_again(driver: Driver) -> None:
+    stale = {}
+    left = spent_and_dropped(driver)
+    for record in driver.log.records(TP(SHARES.name, 1)):
+        stale[record.key] = record.value
+    driver.publish()
+    key = record_key("5")
+    driver.feed(SHARES.name, stale[key], key, partition=1)
+    driver.publish()
+    assert published(driver) == batch(left)
+
+
+def test_a_stale_record_of_a_zombie_is_put_right_where_nothing_reads_it() -> None:
+    with Driver(sharing(mirrored=True)) as driver:
+        for user in USERS:
+            spend(driver, user, 10)
+        driver.flush()
+        driver.publish()
+        driver.feed(MIRRORS.name, b'{"own": 1}', record_key("1"), partition=1)
+        driver.publish()
+        assert published(driver, MIRRORS) == published(driver)
+
+
+def by_buyer(sale: Any) -> list[tuple[str, int]]:
+    return [(f"{sale.user_id}", sale.amount)] if sale.amount >= 100 else []
+
+
+def test_a_pass_goes_over_the_keys_of_every_table() -> None:
+    topology = Topology("sharing").source(SALES, time=EventTime(MINUTE, MINUTE))
+    topology.add(SALES, Table("buyers", {"amount": Sum()}, by_buyer, retention_s=7_200))
+    topology.add(SALES, Table("sales_by_user", {"amount": Sum()}, by_user, retention_s=7_200))
+    topology.publish(Publication(SHARES, ("buyers", "sales_by_user"), share, record_key, settles=True))
+    with Driver(topology) as driver:
+        for user in USERS:
+            spend(driver, user, 10 if user % 3 else 100)
+        driver.flush()
+        driver.restart()
+        driver.publish()
+        assert published(driver) == batch({user: 10 if user % 3 else 100 for user in USERS})
+
+
+def test_a_topic_with_fewer_partitions_than_the_tables_have_is_refused() -> None:
+    topology = Topology("sharing").source(SALES, time=EventTime(MINUTE, MINUTE))
+    topology.add(SALES, Table("sales_by_user", {"amount": Sum()}, by_user))
+    topology.publish(Publication(replace(SHARES, partitions=1), ("sales_by_user",), share, record_key))
+    with pytest.raises(ValueError, match="shares"):
+        Driver(topology)
+
+
+def test_a_pass_longer_than_a_page_goes_over_each_key_of_all_slices_once() -> None:
+    """A page is 1,000 stored cells; these are 2,800 of either partition."""
+    asked: list[str] = []
+
+    def counted(shelf: Shelf, user: str) -> bytes:
+        asked.append(user)
+        return msgspec.json.encode(own(shelf, user))
+
+    topology = Topology("sharing").source(SALES, time=EventTime(MINUTE, 5 * MINUTE))
+    topology.add(SALES, Table("sales_by_user", {"amount": Sum()}, by_user, retention_s=7_200))
+    topology.add(SALES, Table("sales_again", {"amount": Sum()}, by_user, retention_s=7_200))
+    topology.publish(Publication(MIRRORS, ("sales_again", "sales_by_user"), counted, record_key))
+    with Driver(topology) as driver:
+        for at_s in range(0, 240, 60):
+            for user in range(700):
+                spend(driver, user, 1, at_s=at_s)
+        driver.flush()
+        driver.publish()
+        assert sorted(asked, key=int) == [f"{user}" for user in range(700)]
+        assert published(driver, MIRRORS) == {f"{user}": 4 for user in range(700)}

@@ -1,5 +1,6 @@
 """Whatever is asked, changed, evicted in between: a rollup says what merging every partial anew would say."""
 
+from collections import deque
 from typing import Any
 
 import pytest
@@ -68,6 +69,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollup, "HOT_SLICES", 2)
     monkeypatch.setattr(rollup, "SPANS_KEPT", 2)
     monkeypatch.setattr(rollup, "ALONE_KEPT", 20)
+    monkeypatch.setattr(rollup, "STEP_S", 0.0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,9 +89,56 @@ def test_it_says_what_merging_everything_anew_says(steps: list[Any], budget: int
                 assert shelf.rollup.result(start, end, "a") == expected.get("a")
                 continue
             if what == "steps":
-                assert sum(1 for _ in shelf.rollup.steps(start, end)) >= 0
+                deque(shelf.rollup.steps(start, end), maxlen=0)
             assert shelf.rollup.results(start, end) == expected
             assert shelf.rollup.keys(start, end) == set(expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(puts, max_size=6),
+    st.lists(st.one_of(puts, drops, asks), max_size=30),
+    st.sampled_from([0, 3_000, 1 << 20]),
+)
+def test_what_changes_between_the_steps_of_a_merge_is_in_its_results(
+    first: list[Any], meanwhile: list[Any], budget: int
+) -> None:
+    shelf, whole = Shelf(budget), (0, SLICES * SLICE)
+    for number, (_, partition, values) in enumerate(first):
+        shelf.change(partition, {(at * SLICE, key): cell(v, number) for (at, key), v in values.items()})
+    shelf.rollup.results(*whole)
+    for number, (what, one, two) in enumerate(meanwhile, len(first)):
+        stepping = shelf.rollup.steps(*whole)
+        next(stepping, None)
+        if what == "put":
+            shelf.change(one, {(at * SLICE, key): cell(v, number) for (at, key), v in two.items()})
+        elif what == "drop":
+            shelf.change(one, dict.fromkeys((at * SLICE, key) for at, key in two))
+        else:
+            shelf.rollup.results(one * SLICE, min(one + two, SLICES) * SLICE)
+        for _ in range(number % 7):
+            next(stepping, None)
+        if number % 3:
+            deque(stepping, maxlen=0)
+            assert shelf.rollup.results(*whole) == shelf.expected(*whole)
+
+
+def test_a_step_merges_no_more_than_it_has_time_for_and_one_that_has_time_merges_all() -> None:
+    shelf = Shelf(1 << 20)
+    keys = [f"key {number}" for number in range(100)]
+    shelf.change(0, {(0, key): cell(1, 0) for key in keys})
+    shelf.rollup.results(0, SLICE)
+    shelf.change(1, {(0, key): cell(2, 1) for key in keys})
+    stepping = shelf.rollup.steps(0, SLICE)
+    next(stepping)
+    [block] = shelf.rollup._blocks.values()
+    assert len(block.stale) == 99
+    assert 99 <= sum(1 for _ in stepping) <= 200
+    assert shelf.rollup.results(0, SLICE) == shelf.expected(0, SLICE)
+    shelf.change(1, {(0, key): cell(3, 2) for key in keys})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollup, "STEP_S", 60.0)
+        assert list(shelf.rollup.steps(0, SLICE)) == []
 
 
 @given(slices, st.integers(1, SLICES))
