@@ -11,8 +11,9 @@ and orders are named by the text of their ids. Rows, in the order of the tables'
 - `recent`: `(user, (time, touch))` for TopK, of activity with a product: the touch is `viewed`, `carted` or `removed`,
   a blank, and the product.
 - `purchases`: `(user, purchase)` for Moments, of `order.placed`: `(time, order, amount, product, ...)` with the
-  distinct products in the order of the lines, at most `MAX_PRODUCTS`. The amount of an order in another currency than
-  the shop's is 0: it counts as an order, and its money is not added to the shop's.
+  distinct products in the order of the lines, at most `MAX_PRODUCTS` and no more than `PRODUCT_BYTES` hold; if there
+  were more, `LEFT_OUT` is the last of them. The amount of an order in another currency than the shop's is 0: it counts
+  as an order, and its money is not added to the shop's.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,11 @@ from agents.interest import normalised
 from streams.events import OrderEvent, UserActivity
 
 MAX_PRODUCTS = 100
+# Of one purchase's ids in UTF-8, 3 bytes each on top: 100 UUIDs. What a table keeps of a user goes into one record, and
+# `MAX_PURCHASES` with the longest ids that there are come to 991 KB: Kafka takes 1 MB.
+PRODUCT_BYTES = 3_900
+MAX_PURCHASES = 200
+LEFT_OUT = "\x1f"  # no id holds it (streams.codecs)
 ADDED, REMOVED = "+", "-"
 _ACTIONS = {
     "product.viewed": "viewed",
@@ -77,7 +83,16 @@ def purchases(currency: str) -> Callable[[OrderEvent, int], list[PurchaseRow]]:
         if order.event_type != "order.placed":
             return []
         amount = order.amount if order.currency is None or order.currency == currency else 0
-        products = list(dict.fromkeys([f"{line.product_id}" for line in order.items]))[:MAX_PRODUCTS]
+        products = _bounded(list(dict.fromkeys([f"{line.product_id}" for line in order.items])))
         return [(f"{order.user_id}", (at, f"{order.order_id}", amount, *products))]
 
     return fold
+
+
+def _bounded(products: list[str]) -> list[str]:
+    room = PRODUCT_BYTES
+    for place, product in enumerate(products[:MAX_PRODUCTS]):
+        room -= len(product.encode()) + 3
+        if room < 0:
+            return [*products[:place], LEFT_OUT]
+    return products if len(products) <= MAX_PRODUCTS else [*products[: MAX_PRODUCTS - 1], LEFT_OUT]

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Literal
 
-from streams.codecs import encode
+from streams.codecs import encode, product_key
 from streams.events import OrderEvent, ProductBasket, UserSession, event_time_ms
 from streams.partitioners import key_hash
 
@@ -67,7 +67,7 @@ def by_product(basket: ProductBasket) -> list[BasketRow]:
 
 def partition_of(product: str, partitions: int) -> int:
     """Where a product is counted."""
-    return key_hash(b"product-" + product.encode(), partitions)
+    return key_hash(product_key(product), partitions)
 
 
 # The hash takes 3 us in Python. A popular product comes often, and 64k entries of 1M products are most of what comes.
@@ -92,4 +92,4 @@ def _record(
     kind: Literal["seen", "bought"], origin: str, products: tuple[str, ...], own: Sequence[str], at: int
 ) -> tuple[bytes, bytes]:
     basket = ProductBasket(f"{kind}:{origin}", kind, products, tuple(own), at)
-    return b"product-" + own[0].encode(), encode(basket)
+    return product_key(own[0]), encode(basket)

@@ -21,6 +21,8 @@ from typing import Any
 from agents.candidate import Candidate
 
 FIRST, LAST = 0, 1
+# What goes on for so many gaps is cut: in the end it is a bot.
+LONGEST_GAPS = 24
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ Touched = tuple[str, Action, int]
 """`(product, action, time in ms)`"""
 Source = tuple[str, Action, float]
 """`(product, action, strength)`"""
-NeighboursOf = Callable[[str], ProductNeighbours | None]
+Related = Mapping[str, tuple[float, float]]
+"""By product, the cosine of bought together and of seen together."""
+NeighboursOf = Callable[[str], Related | None]
 
 HOUR_MS = 3_600_000
 BOUGHT_WITH: Literal["often bought with"] = "often bought with"
@@ -112,6 +114,14 @@ def favourite(touched: Iterable[Touched], category_of: Callable[[str], str | Non
     return min(counts, key=lambda name: (-counts[name], name), default=None)
 
 
+def related(known: ProductNeighbours) -> dict[str, tuple[float, float]]:
+    """A product's neighbours of both relations together; 0 where it is none of the one."""
+    found = {one.product_id: (one.score, 0.0) for one in known.bought.neighbours}
+    for one in known.seen.neighbours:
+        found[one.product_id] = (found.get(one.product_id, (0.0, 0.0))[0], one.score)
+    return found
+
+
 def _settled(recent: Iterable[Touched]) -> list[Touched]:
     """Without what was carted and then removed."""
     touched = list(recent)
@@ -155,16 +165,11 @@ def _scored(
         known = neighbours_of(source[0])
         if known is None:
             continue
-        parts: dict[str, tuple[float, float]] = {}
-        share = source[2] * taste.bought_share
-        for one in known.bought.neighbours:
-            parts[one.product_id] = (share * one.score, 0.0)
-        share = source[2] * taste.seen_share
-        for one in known.seen.neighbours:
-            parts[one.product_id] = (parts.get(one.product_id, (0.0, 0.0))[0], share * one.score)
-        for product, (by_buying, by_seeing) in parts.items():
+        bought_share, seen_share = source[2] * taste.bought_share, source[2] * taste.seen_share
+        for product, (bought, seen) in known.items():
             if product in hidden:
                 continue
+            by_buying, by_seeing = bought_share * bought, seen_share * seen
             part = by_buying + by_seeing
             before = found.get(product)
             if before is not None and before[1] >= part:

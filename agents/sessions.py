@@ -7,22 +7,28 @@ event can join it any more.
 
 - `start`, `end`: the times of its first and last event; `events`: how many there were.
 - `viewed`, `carted`, `removed`, `searched`: what was touched, in the order of first times, then by name; `checkout`:
-  whether one was started. Each slice of the session lists its `Trail`'s earliest things, and the session the
-  `max_things` earliest of those: `truncated` says that there were more.
+  whether one was started. Each slice of the session lists its `Trail`'s earliest things, and the session the earliest
+  of those.
 - `orders`, `bought`: the orders placed at times in `[start, end + gap_ms)` and before the user's next session, and
-  their distinct products. They come from another topic, of which everything before `end + gap_ms` is known, too.
+  their distinct products, the earliest of both. They come from another topic, of which everything before
+  `end + gap_ms` is known, too.
+
+What is listed is bounded (`Listed`), so that the record fits Kafka whatever the ids; `truncated` says that there was
+more, or may have been: a slice keeps the earliest purchases of a user, and one that is full may have dropped others.
 
 The table of activity has slices of `gap_ms` and the aggregates first, last, events, trail; that of purchases begins
 with its Moments.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from agents.activity import LEFT_OUT
 from agents.candidate import Candidate, Decide, Emission
-from agents.chains import FIRST, LAST, Chain, chain_ending
+from agents.chains import FIRST, LAST, LONGEST_GAPS, Chain, chain_ending
 from streams.codecs import encode
 from streams.events import UserSession
 
@@ -30,14 +36,37 @@ EVENTS, TRAIL = 2, 3
 Purchase = tuple[Any, ...]
 
 
+@dataclass(frozen=True)
+class Listed:
+    """How many a session lists of what was touched, of the products bought, and of the orders.
+
+    A name of 256 characters is up to 1,539 bytes of JSON (control characters are six each): 640 of them are 985 KB.
+    """
+
+    things: int = 500
+    bought: int = 100
+    orders: int = 40
+
+
+@dataclass(frozen=True)
+class OrdersKept:
+    """The table of purchases: its name, its slices, and how many of a user each keeps."""
+
+    table: str = "orders_by_user"
+    slice_ms: int = 3_600_000
+    most: int = 100
+
+
+LISTED, ORDERS = Listed(), OrdersKept()
+
+
 def decide_session(
     gap_ms: int,
     *,
     activity: str = "activity_by_user",
-    orders: str = "orders_by_user",
-    orders_slice_ms: int = 3_600_000,
-    max_slices: int = 24,
-    max_things: int = 500,
+    orders: OrdersKept = ORDERS,
+    max_slices: int = LONGEST_GAPS,
+    listed: Listed = LISTED,
 ) -> Decide:
     """The decision on the table `activity`, looking at itself and at `orders`; events fall due within `gap_ms`.
 
@@ -48,8 +77,8 @@ def decide_session(
         chain = chain_ending(c, activity, gap_ms, max_slices)
         if chain is None:
             return []
-        bought = purchases_between(c, orders, orders_slice_ms, chain.first, chain.before)
-        session = _session(c.key, chain, bought, max_things)
+        bought, full = purchases_between(c, orders, chain.first, chain.before)
+        session = _session(c.key, chain, bought, listed, full)
         return [(msgspec.json.encode([c.key, session.start]), encode(session))]
 
     return decide
@@ -60,12 +89,10 @@ def sessions_of(
     cells: Iterable[tuple[int, Sequence[Any]]],
     purchases: Sequence[Purchase],
     gap_ms: int,
-    *,
-    max_things: int = 500,
 ) -> list[UserSession]:
     """A user's sessions as known so far, oldest first, from the cells of neighbouring slices and all purchases.
 
-    For looking at: the newest may still go on, and one that a decision cuts is whole here.
+    For looking at: the newest may still go on, one that a decision cuts is whole here, and full slices do not show.
     """
     chains: list[list[Sequence[Any]]] = []
     for _, cell in sorted(cells, key=lambda pair: pair[0]):
@@ -78,22 +105,36 @@ def sessions_of(
         next_first = chains[place + 1][0][FIRST] if place + 1 < len(chains) else 2**63
         chain = Chain(cells_of_one, min(cells_of_one[-1][LAST] + gap_ms, next_first))
         bought = [purchase for purchase in purchases if chain.first <= purchase[0] < chain.before]
-        found.append(_session(user, chain, bought, max_things))
+        found.append(_session(user, chain, bought, LISTED))
     return found
 
 
-def purchases_between(c: Candidate, table: str, slice_ms: int, from_ms: int, to_ms: int) -> list[Purchase]:
-    """The candidate's purchases at times in `[from_ms, to_ms)`, in order."""
+def purchases_between(c: Candidate, orders: OrdersKept, from_ms: int, to_ms: int) -> tuple[list[Purchase], bool]:
+    """The candidate's purchases at times in `[from_ms, to_ms)`, in order, and whether there may have been more.
+
+    A slice may have dropped some once it had all that it keeps before `to_ms`. Whether it has dropped any depends on
+    later ones too, so it is not asked.
+    """
     found: list[Purchase] = []
-    for start in range(from_ms - from_ms % slice_ms, to_ms, slice_ms):
-        cell = c.look(table, start)
+    full = False
+    for start in range(from_ms - from_ms % orders.slice_ms, to_ms, orders.slice_ms):
+        cell = c.look(orders.table, start)
         if cell is not None:
-            found += [purchase for purchase in cell[0][1] if from_ms <= purchase[0] < to_ms]
-    return found
+            before = [purchase for purchase in cell[0][1] if purchase[0] < to_ms]
+            full = full or len(before) >= orders.most
+            found += [purchase for purchase in before if purchase[0] >= from_ms]
+    return found, full
 
 
-def _session(user: str, chain: Chain, purchases: Sequence[Purchase], max_things: int) -> UserSession:
-    steps, truncated = _steps([cell[TRAIL] for cell in chain.cells], max_things)
+def _session(
+    user: str, chain: Chain, purchases: Sequence[Purchase], listed: Listed, truncated: bool = False
+) -> UserSession:
+    steps, more = _steps([cell[TRAIL] for cell in chain.cells], listed.things)
+    bought = list(dict.fromkeys([product for _, _, _, *products in purchases for product in products]))
+    orders = list(dict.fromkeys([purchase[1] for purchase in purchases]))
+    if LEFT_OUT in bought:
+        bought.remove(LEFT_OUT)
+        more = True
     by_action: dict[str, list[str]] = {}
     for _, action, thing in steps:
         by_action.setdefault(action, []).append(thing)
@@ -109,9 +150,9 @@ def _session(user: str, chain: Chain, purchases: Sequence[Purchase], max_things:
         removed=tuple(by_action.get("removed", ())),
         searched=tuple(by_action.get("searched", ())),
         checkout="checkout" in by_action,
-        bought=tuple(dict.fromkeys([product for _, _, _, *products in purchases for product in products])),
-        orders=tuple(dict.fromkeys([purchase[1] for purchase in purchases])),
-        truncated=truncated,
+        bought=tuple(bought[: listed.bought]),
+        orders=tuple(orders[: listed.orders]),
+        truncated=truncated or more or len(bought) > listed.bought or len(orders) > listed.orders,
     )
 
 

@@ -5,7 +5,9 @@ server follows both. Requests are sent at fixed times, whether earlier ones are 
 request's time is from when it was to be sent: what holds the server up is seen by all that would have come meanwhile.
 
 All of it shares the machine: broker, simulator, two workers, the view server, and the asking itself, whose own delays
-count as well. So the view server's processor time is told too.
+count as well. So the view server's processor time is told too. With `real_time` server and asking have real-time
+priority (`topologies.real_time`): the one answers, and the other would be on a machine of its own, before those that
+count.
 """
 
 import asyncio
@@ -13,6 +15,7 @@ import os
 import random
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +28,7 @@ from bench.busy import SHOP, TOPICS, busy_shop
 from bench.freshness import quantile
 from streams.cluster import Cluster
 from topologies.demo.processes import Child
+from topologies.real_time import running_first
 
 TOPOLOGIES: Final = ("behaviour", "recommendations")
 WARM_UP_S: Final = 5.0
@@ -48,15 +52,27 @@ class Asked:
     late: list[float] = field(default_factory=list)
 
 
-def measure(cluster: Cluster, home: Path, rate: float, requests: float, seconds: float) -> dict[str, Any]:
-    """Times of `requests` a second in all beside `rate` events/s, by path. Raises MillraceError for a process gone."""
-    with busy_shop(cluster, home, TOPOLOGIES) as running:
+@dataclass(frozen=True)
+class Questions:
+    """So many `requests` a second in all, for so many `seconds`, beside `rate` events a second."""
+
+    rate: float
+    requests: float
+    seconds: float
+    real_time: bool = False
+
+
+def measure(cluster: Cluster, home: Path, questions: Questions) -> dict[str, Any]:
+    """Times of the answers by path. Raises MillraceError for a process gone, and what `run_first` raises."""
+    rate, requests, seconds = questions.rate, questions.requests, questions.seconds
+    with busy_shop(cluster, home, TOPOLOGIES, views=["--real-time"] if questions.real_time else []) as running:
         live = ["simulate", "--rate", str(rate), "--topics", TOPICS, "--json", "--no-progress"]
         simulator = running.children.start("simulator", live)
         time.sleep(WARM_UP_S)
         views = next(child for child in running.children.running if child.name == "views")
         began, cpu = time.monotonic(), _cpu_s(views)
-        asked = asyncio.run(_ask(running.client.url, requests, seconds))
+        with running_first() if questions.real_time else nullcontext():
+            asked = asyncio.run(_ask(running.client.url, requests, seconds))
         spent, took = _cpu_s(views) - cpu, time.monotonic() - began
         running.children.check()
         running.children.end(simulator)
@@ -69,6 +85,7 @@ def measure(cluster: Cluster, home: Path, rate: float, requests: float, seconds:
         "all": _figures([one for found in times.values() for one in found]),
         "sent_late_p99_ms": round(1000 * quantile(sorted(asked.late), 0.99), 2),
         "view_server_cores": round(spent / took, 2),
+        "real_time": questions.real_time,
         "machine_cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
     }

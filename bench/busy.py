@@ -31,8 +31,10 @@ HISTORY_BEGAN_MS: Final = 7 * 3_600_000
 
 
 @contextmanager
-def busy_shop(cluster: Cluster, home: Path, topologies: Sequence[str]) -> Iterator[Demo]:
+def busy_shop(cluster: Cluster, home: Path, topologies: Sequence[str], *, views: Sequence[str] = ()) -> Iterator[Demo]:
     """Run the shop's workers and views; the history is sent, though the views may still be taking it in.
+
+    `views` are more options of `millrace views`.
 
     Raises MillraceError when a process ends by itself, or is not ready in time.
     """
@@ -50,7 +52,7 @@ def busy_shop(cluster: Cluster, home: Path, topologies: Sequence[str]) -> Iterat
         children = stack.enter_context(Children(home / "logs", environment))
         running = Demo(settings, children, Client(f"http://127.0.0.1:{settings.views_port}"), Plan(SHOP))
         stack.callback(running.end)
-        running.start(dict.fromkeys(topologies, 1))
+        running.start(dict.fromkeys(topologies, 1), views=views)
         await_ready(running)
         past = ["simulate", "-n", str(HISTORY), "--speed", str(HISTORY_SPEED), "--topics", TOPICS, "--no-progress"]
         past += ["--start", str(time.time_ns() // 1_000_000 - HISTORY_BEGAN_MS)]

@@ -21,7 +21,7 @@ from random import Random
 from typing import Final
 
 from agents.activity import recent
-from agents.personal import Touched, recommend
+from agents.personal import Touched, recommend, related
 from bench.item_cosine import ItemCosine
 from bench.visits import Visit, time_of
 from streams.events import OrderEvent, ProductNeighbours, UserActivity
@@ -110,11 +110,12 @@ def by_implicit(history: Sequence[Visit], k: int) -> Callable[[Query], list[str]
 
 def by_us(neighbours: Mapping[str, ProductNeighbours]) -> Callable[[Query], list[str]]:
     """The contender that is ours."""
+    known_of = {product: related(known) for product, known in neighbours.items()}
 
     def answer(query: Query) -> list[str]:
         known = kept(query.known)
         now = max(at for _, _, at in known)
-        found = recommend(known, query.bought, neighbours.get, (), NAMED, now_ms=now)
+        found = recommend(known, query.bought, known_of.get, (), NAMED, now_ms=now)
         return [one.product_id for one in found]
 
     return answer

@@ -94,7 +94,7 @@ class UserSession(Struct, frozen=True, gc=False, rename="camel"):
 
     `end` is the time of its last event and `occurred_at` the same. `viewed` to `searched` are distinct, in the order
     of their first time; `bought` and `orders` are of the orders placed in it or up to a gap after it. `truncated`
-    says that more was done than is listed.
+    says that more was done than is listed, or may have been.
     """
 
     event_id: DerivedId
@@ -129,7 +129,8 @@ class ProductBasket(Struct, frozen=True, gc=False, rename="camel"):
 class AbandonedCart(Struct, frozen=True, gc=False, rename="camel"):
     """A cart that was left, as `agents.carts` defines it; times in epoch ms, `items` in the order they were put in.
 
-    It was empty before `since`; `occurred_at` is `abandoned_at`. `truncated` says that not all changes were kept.
+    It was empty before `since`; `occurred_at` is `abandoned_at`. `truncated` says that not all changes were kept, that
+    there were more items than are listed, or that an order may have been missed that emptied it.
     """
 
     event_id: DerivedId
@@ -181,7 +182,10 @@ class Neighbourhood(Struct, frozen=True, gc=False, rename="camel"):
 
 
 class ProductNeighbours(Struct, frozen=True, gc=False, rename="camel"):
-    """What a product is often seen with and bought with, as of an event time in ms (`agents.neighbours`)."""
+    """What a product is often seen with and bought with (`agents.neighbours`).
+
+    Weights are as of the event time `as_of` in ms, the end of the product's newest day; without decay that is 0.
+    """
 
     product_id: Name
     seen: Neighbourhood

@@ -39,7 +39,7 @@ class Session(Struct, forbid_unknown_fields=True):
     checkout: bool
     bought: list[str]
     orders: list[str]
-    truncated: Annotated[bool, Meta(description="whether more was done than is listed")]
+    truncated: Annotated[bool, Meta(description="whether more was done than is listed, or may have been")]
     open: Annotated[bool, Meta(description="whether it may go on")]
 
 
@@ -62,7 +62,10 @@ class Step(Struct, forbid_unknown_fields=True):
 
 
 class Funnel(Struct, forbid_unknown_fields=True):
-    """The steps from a look to a paid order, all together and of each category. `from` is null before any event."""
+    """The steps from a look to a paid order, all together and of each category.
+
+    `from` is later than the hours ask for where they are not kept any more, and null where nothing is.
+    """
 
     hours: int
     from_: Iso | None = field(name="from")

@@ -10,9 +10,10 @@ import msgspec
 from agents.personal import Touched, favourite, recommend
 from agents.trending import Trend, Trends
 from streams.events import Neighbourhood
+from tables.store import Store
 from tables.windows import Window
 from topologies import recommendation_answers as asked
-from topologies.results import neighbours_from, touched
+from topologies.results import neighbours_from, related_from, touched
 from topologies.views import NotFound, Problem, Reader
 from topologies.views.freshness import iso
 from topologies.views.queries import newest_end
@@ -30,16 +31,22 @@ Given = Mapping[str, str]
 
 @dataclass
 class Followed:
-    """The trends of one table: closed slices once and for all, the open ones anew each time."""
+    """The trends of one table: closed slices once and for all, the open ones anew each time.
+
+    Of `store`, which a read model opens anew when it begins anew: what was followed before is another shop's then.
+    """
 
     table: str
     trends: Trends = field(default_factory=Trends)
     done_before: int = 0
     categories: dict[str, str] = field(default_factory=dict)
+    store: Store | None = None
 
     async def look(self, reader: Reader) -> tuple[int, Trends]:
         """The trends as of the end of the newest slice."""
         model = reader.model
+        if model.store is not self.store:
+            self._begin_anew(model.store)
         width, end = model.slice_ms(self.table), newest_end(model, self.table)
         start = max(self.done_before, end - TREND_MS)
         closed = model.closed_before(self.table)
@@ -50,17 +57,23 @@ class Followed:
                 if row.get("category"):
                     self.categories[key] = str(row["category"])
             users = {key: float(row["users"]) for key, row in results.items()}
+            await reader.give_way()
             if at + width <= closed:
                 self.trends.add(at + width, users)
                 self.done_before = at + width
             else:
                 if now is self.trends:
                     now = Trends(self.trends.pace, dict(self.trends.levels), self.trends.total)
+                    await reader.give_way()
                 now.add(at + width, users)
-            await asyncio.sleep(0)
+            await reader.give_way()
         if self.trends.forget(end):
-            self.categories = {key: name for key, name in self.categories.items() if key in self.trends.levels}
+            self.categories = {key: name for key, name in self.categories.items() if key in now.levels}
         return end, now
+
+    def _begin_anew(self, store: Store) -> None:
+        self.trends, self.done_before, self.categories = Trends(self.trends.pace), 0, {}
+        self.store = store
 
 
 async def trending_in_background(reader: Reader) -> None:
@@ -70,19 +83,29 @@ async def trending_in_background(reader: Reader) -> None:
         fresh = reader.freshness()
         for kind, one in followed.items():
             end, trends = await one.look(reader)
-            ranked = {"at": end, "all": trends.top(end, asked.LISTED)}
+            await reader.give_way()
+            rows = trends.top(end, asked.LISTED)
+            await reader.give_way()
+            ranked: dict[str, Any] = {"at": end, "all": rows, "keys": [trend.key for trend in rows]}
             if kind == "products":
-                ranked |= {"categories": _by_category(trends, one.categories, end), "category_of": one.categories}
+                by_category = await _by_category(reader, trends, one.categories, end)
+                ranked |= {"categories": by_category, "category_of": one.categories}
+                ranked["keys_by_category"] = {name: [t.key for t in found] for name, found in by_category.items()}
             reader.post(kind, ranked, fresh)
-            await asyncio.sleep(0)
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-def _by_category(trends: Trends, categories: Mapping[str, str], end: int) -> dict[str, list[Trend]]:
+async def _by_category(
+    reader: Reader, trends: Trends, categories: Mapping[str, str], end: int
+) -> dict[str, list[Trend]]:
     members: dict[str, list[str]] = {}
     for key, name in categories.items():
         members.setdefault(name, []).append(key)
-    return {name: trends.top(end, LISTED_IN_CATEGORY, keys) for name, keys in members.items()}
+    found = {}
+    for name, keys in members.items():
+        found[name] = trends.top(end, LISTED_IN_CATEGORY, keys)
+        await reader.give_way()
+    return found
 
 
 def trending(reader: Reader, given: Given) -> Answer:
@@ -128,7 +151,7 @@ def of_product(reader: Reader, given: Given, *, topic: str) -> Answer:
 
 
 def neighbour_rows(kind: Neighbourhood) -> list[Answer]:
-    """Neighbours as the view tells them: weights grow with the date, and say nothing by themselves."""
+    """Neighbours as the view tells them: weights are as of each product's newest day, and say nothing by themselves."""
     return [
         {"productId": one.product_id, "score": round(one.score, 4), "share": round(one.together / kind.weight, 4)}
         for one in kind.neighbours
@@ -150,7 +173,7 @@ def of_user(reader: Reader, given: Given, *, topic: str) -> Answer:
     found = recommend(
         known,
         bought,
-        neighbours_from(reader.copies[topic]),
+        related_from(reader.copies[topic]),
         trends,
         n,
         now_ms=now,
@@ -174,5 +197,4 @@ def _trending(reader: Reader) -> tuple[list[str], dict[str, list[str]], Mapping[
         ranked = reader.posted("products").value
     except Problem:
         return [], {}, {}
-    names = {name: [trend.key for trend in rows] for name, rows in ranked["categories"].items()}
-    return [trend.key for trend in ranked["all"]], names, ranked["category_of"]
+    return ranked["keys"], ranked["keys_by_category"], ranked["category_of"]

@@ -14,6 +14,7 @@ from typing import Any
 
 from agents import activity, baskets, interest
 from agents.neighbours import DAY_MS
+from streams.codecs import product_key, user_key
 from streams.events import OrderEvent
 from streams.intake import EventTime
 from streams.topics import ORDER_EVENTS, USER_ACTIVITY
@@ -22,14 +23,14 @@ from tables.publishing import Publication
 from tables.table import DAY_S, Table
 from topologies import recommendation_answers as answers
 from topologies import recommendation_views as views
-from topologies.behaviour import event_time
+from topologies.behaviour import FLUSH_S, event_time
 from topologies.derived_topics import (
     PRODUCT_BASKETS,
     PRODUCT_RECOMMENDATIONS,
     USER_RECOMMENDATIONS,
     USER_SESSIONS,
 )
-from topologies.results import product_key, product_results, user_key_of, user_results
+from topologies.results import product_results, user_results
 from topologies.sales import own_topic
 from topologies.settings import Settings
 from topologies.topology import Topology
@@ -38,7 +39,6 @@ GROUP = "recommendations-group"
 CENTURY_MS = 100 * 365 * DAY_MS
 TREND_SLICE_S = 900
 RECENT_KEPT = 30
-PURCHASES_KEPT = 500
 BASKETS_KEPT_S = 30 * DAY_S
 PURCHASES_KEPT_S = 180 * DAY_S
 # Of a product's neighbours in a day: counts are exact for twice as many, and the most frequent are kept beyond.
@@ -47,7 +47,7 @@ NEIGHBOURS_KEPT = 500
 
 def recommendations_topology(settings: Settings) -> Topology:
     """Wire folds, baskets, publications and views."""
-    topology = Topology(settings.prefix + GROUP)
+    topology = Topology(settings.prefix + GROUP, flush_s=FLUSH_S)
     time = event_time(settings)
     shop, orders = own_topic(USER_ACTIVITY, settings), own_topic(ORDER_EVENTS, settings)
     sessions, to_baskets = own_topic(USER_SESSIONS, settings), own_topic(PRODUCT_BASKETS, settings)
@@ -59,7 +59,7 @@ def recommendations_topology(settings: Settings) -> Topology:
     _add_interest(topology, settings)
     recent = {"recent": TopK(RECENT_KEPT)}
     topology.add(shop, Table("recent_by_user", recent, activity.recent, 3 * DAY_S, slice_s=DAY_S, timed=True))
-    bought = {"orders": Moments(PURCHASES_KEPT)}
+    bought = {"orders": Moments(activity.MAX_PURCHASES)}
     fold = activity.purchases(settings.currency)
     topology.add(orders, Table("bought_by_user", bought, fold, PURCHASES_KEPT_S, slice_s=30 * DAY_S, timed=True))
     topology.forward(orders, to_baskets, partial(_bought, partitions=settings.partitions), timed=True)
@@ -109,7 +109,7 @@ def _add_publications(topology: Topology, settings: Settings) -> None:
             own_topic(USER_RECOMMENDATIONS, settings),
             ("recent_by_user", "bought_by_user"),
             partial(user_results, topic=products.name),
-            user_key_of,
+            user_key,
             copies=(products,),
         )
     )

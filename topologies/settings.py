@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, Self
+from types import NoneType
+from typing import Any, Final, Self, get_args
 
 from streams.broker import Broker
 from streams.cluster import Cluster
@@ -19,6 +20,9 @@ from streams.errors import MillraceError
 
 PREFIX: Final = "MILLRACE_"
 LOOPBACK: Final = "127.0.0.1"
+DAY_S: Final = 86_400
+# Twice as many of a customer's orders are kept in a window, and no more fit a record (agents.activity.MAX_PURCHASES).
+MAX_ALERT_ORDERS: Final = 100
 LEGAL_PREFIX: Final = re.compile(r"[a-zA-Z0-9._-]{0,60}")
 LEGAL_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{8,1000}")  # what a header carries as it is (RFC 6750)
 LEGAL_ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
@@ -41,7 +45,8 @@ class Settings:
     Times are in seconds. ``state_dir`` (`MILLRACE_STATE`) is shared by the workers of one host; ``name`` is a
     worker's own, which brings it back into its group at once after a crash (None: the first free one of the
     state directory); one that comes back within ``session_s`` keeps its partitions, one that stays away longer loses
-    them to the others. ``prefix`` goes before the names of groups and topics, so that several shops share a cluster.
+    them to the others. ``flush_s`` is how often what was counted is made durable and shows (None: as the topology
+    says). ``prefix`` goes before the names of groups and topics, so that several shops share a cluster.
     The behaviour and recommendations topologies: a session ends ``session_gap_s`` after its last event, a cart is
     abandoned ``cart_timeout_s`` after its last change, an alert is raised at more than ``alert_orders`` orders or more
     than ``alert_amount`` (minor units) of one user in ``alert_window_s``; what was seen together counts half after
@@ -59,7 +64,7 @@ class Settings:
     slice_s: int = 60
     grace_s: float = 60.0
     retention_s: float = 48 * 3600.0
-    flush_s: float = 0.2
+    flush_s: float | None = None
     session_s: float = 10.0
     max_ahead_s: float = 600.0
     currency: str = "KRW"
@@ -83,9 +88,10 @@ class Settings:
         """Check every bound, so that nobody else has to."""
         _require(self.partitions >= 1, "partitions must be at least 1")
         _require(self.slice_s >= 1, "slice_s must be at least 1")
+        _require(DAY_S % self.slice_s == 0, "slice_s must divide a day (86400), as 1, 60, 300 and 900 do")
         _require(self.grace_s >= 0, "grace_s must not be negative")
         _require(self.max_ahead_s >= 0, "max_ahead_s must not be negative")
-        _require(0 < self.flush_s <= 10, "flush_s must be above 0 and at most 10")
+        _require(self.flush_s is None or 0 < self.flush_s <= 10, "flush_s must be above 0 and at most 10")
         _require(self.session_s >= 1, "session_s must be at least 1")
         _require(self.retention_s >= self.slice_s + self.grace_s, "retention_s must cover slice_s and grace_s")
         _require(bool(self.currency) and "\x1f" not in self.currency, "currency must be a code like KRW")
@@ -94,6 +100,8 @@ class Settings:
             length = getattr(self, name)
             _require(length >= 1 and length % self.slice_s == 0, f"{name} must be a multiple of slice_s")
         _require(self.alert_orders >= 1 and self.alert_amount >= 1, "alert_orders and alert_amount must be at least 1")
+        most = MAX_ALERT_ORDERS
+        _require(self.alert_orders <= most, f"alert_orders must be at most {most}; shorten alert_window_s instead")
         _require(self.audit_every_s >= 0, "audit_every_s must not be negative; 0 turns the audit off")
         _require(self.half_life_days >= 0, "half_life_days must not be negative")
         for token in filter(None, (self.read_token, self.ops_token, self.orders_token)):
@@ -160,8 +168,14 @@ def _scalars(environment: Mapping[str, str]) -> dict[str, Any]:
     for declared in fields(Settings):
         text = environment.get(PREFIX + declared.name.upper())
         if text and declared.name not in ("cluster", "home", "state_dir"):
-            read[declared.name] = _read(declared.name, text, type(declared.default))
+            read[declared.name] = _read(declared.name, text, _kind(declared.type))
     return read
+
+
+def _kind(annotation: Any) -> type:
+    """The type of a setting that may be None as well."""
+    kinds: list[type] = [kind for kind in get_args(annotation) or [annotation] if kind is not NoneType]
+    return kinds[0]
 
 
 def _read(name: str, text: str, kind: type) -> Any:

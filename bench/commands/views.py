@@ -1,7 +1,7 @@
 """`millrace bench views`."""
 
 import os
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import orjson
 import typer
@@ -12,6 +12,7 @@ from bench.freshness import own_cluster
 from streams.cluster import Cluster
 from streams.errors import MillraceError
 from topologies.cli.options import Bootstrap, Json
+from topologies.real_time import may_run_first
 from topologies.settings import find_cluster, home_directory
 
 Rate = Annotated[float, typer.Option("--rate", help="Events per second that flow in meanwhile.")]
@@ -20,7 +21,14 @@ Seconds = Annotated[
     float | None, typer.Option("--seconds", help="How long to ask: 30, or with --each 1 for each endpoint and round.")
 ]
 Each = Annotated[bool, typer.Option("--each", help="Instead each endpoint alone, beside a bare aiohttp handler.")]
+RealTime = Annotated[
+    bool | None,
+    typer.Option(help="Run the view server before everything else (see millrace views); as is permitted without it."),
+]
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="With --each: how often the two take turns.")]
+
+
+PRIORITIES: Final = {True: "real-time priority", False: "the same priority as all"}
 
 
 def register(bench: typer.Typer) -> None:
@@ -32,6 +40,7 @@ def views(
     rate: Rate = 10_000,
     requests: Requests = 500,
     seconds: Seconds = None,
+    real_time: RealTime = None,
     each: Each = False,
     rounds: Rounds = 3,
     bootstrap: Bootstrap = None,
@@ -53,14 +62,18 @@ def views(
     if each:
         _each(cluster, lasts, rounds, json)
     else:
-        _beside(cluster, rate, requests, lasts, json)
+        first = may_run_first() if real_time is None else real_time
+        _beside(cluster, answers.Questions(rate, requests, lasts, first), json)
 
 
-def _beside(cluster: Cluster | None, rate: float, requests: float, seconds: float, json: bool) -> None:
+def _beside(cluster: Cluster | None, asked: answers.Questions, json: bool) -> None:
     shown = Console(stderr=True)
-    shown.print(f"{requests:g} requests/s for {seconds:g} s beside {rate:,.0f} events/s; half a minute more in all")
+    shown.print(
+        f"{asked.requests:g} requests/s for {asked.seconds:g} s beside {asked.rate:,.0f} events/s, "
+        f"the view server with {PRIORITIES[asked.real_time]}; half a minute more in all"
+    )
     with own_cluster(cluster) as (found, home):
-        told = answers.measure(found, home, rate, requests, seconds)
+        told = answers.measure(found, home, asked)
     typer.echo(orjson.dumps(told) if json else "\n".join(lines(told)))
     if told["all"]["failed"]:
         raise MillraceError(f"{told['all']['failed']} requests failed: these figures mean nothing")
@@ -93,5 +106,10 @@ def lines(told: dict[str, Any]) -> list[str]:
         f"{path}: p50 {one['p50_ms']} ms, p99 {one['p99_ms']} ms, max {one['max_ms']} ms of {one['answers']:,} answers"
         for path, one in [*told["paths"].items(), ("all", told["all"])]
     ]
-    beside = f"beside {told['events_per_s']:,} events/s; the view server took {told['view_server_cores']} of a core"
-    return [*found, f"{beside}, load average {told['load_average']} on {told['machine_cores']} cores"]
+    priority = PRIORITIES[told["real_time"]]
+    server = f"the view server, with {priority}, took {told['view_server_cores']} of a core"
+    return [
+        *found,
+        f"beside {told['events_per_s']:,} events/s; {server}",
+        f"load average {told['load_average']} on {told['machine_cores']} cores",
+    ]

@@ -5,7 +5,7 @@ no code with them: everything of a user is sorted by time, and one loop walks ov
 one slice is bounded there, so it is bounded here too, by the caps of `BehaviourRules`.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,6 +22,8 @@ T = TypeVar("T", bound=Hashable)
 class BehaviourRules:
     """The numbers in the rules; times in ms, money in the shop's minor units.
 
+    `session_things`, `session_bought`, `session_orders` and `cart_items` are how many a record lists.
+
     `*_cap` is how many distinct entries of one user a table keeps in a slice: slices are `gap_ms` wide for activity,
     `timeout_ms` for cart changes, `velocity_ms` for purchases. `*_block` is how many slices in a row, all linked, cut a
     chain.
@@ -31,9 +33,12 @@ class BehaviourRules:
     gap_ms: int = 1_800_000
     session_block: int = 24
     session_things: int = 500
+    session_bought: int = 100
+    session_orders: int = 40
     trail_cap: int = 100
     timeout_ms: int = 3_600_000
     cart_block: int = 24
+    cart_items: int = 500
     changes_cap: int = 100
     velocity_ms: int = 3_600_000
     max_orders: int | None = 5
@@ -49,6 +54,12 @@ def kept(things: Iterable[T], slice_ms: int, cap: int) -> set[T]:
     for thing in things:
         slices[thing[0] // slice_ms].add(thing)  # type: ignore[index]  # hashable tuples
     return {thing for those in slices.values() for thing in sorted(those)[:cap]}
+
+
+def full(purchases: Iterable[Purchase], from_ms: int, to_ms: int, rules: BehaviourRules) -> bool:
+    """Whether a slice that the stretch meets has all the purchases that it keeps before the stretch's end."""
+    earlier = Counter(order[0] // rules.velocity_ms for order in set(purchases) if order[0] < to_ms)
+    return any(count >= rules.orders_cap for at, count in earlier.items() if (at + 1) * rules.velocity_ms > from_ms)
 
 
 def runs(steps: Sequence[Step], gap_ms: int, block: int) -> list[list[Step]]:
@@ -77,7 +88,8 @@ def sessions_of(
 ) -> list[UserSession]:
     """All sessions of a user, by time. A step that names nothing has the action `""`."""
     ordered = sorted(steps)
-    orders = sorted(kept(purchases, rules.velocity_ms, rules.orders_cap))
+    bought = set(purchases)
+    orders = sorted(kept(bought, rules.velocity_ms, rules.orders_cap))
     parted = runs(ordered, rules.gap_ms, rules.session_block)
     sessions = []
     for place, run in enumerate(parted):
@@ -85,11 +97,11 @@ def sessions_of(
         if place + 1 < len(parted):
             before = min(before, parted[place + 1][0][0])
         mine = [order for order in orders if run[0][0] <= order[0] < before]
-        sessions.append(_session(user, run, mine, rules))
+        sessions.append(_session(user, run, mine, rules, full(bought, run[0][0], before, rules)))
     return sessions
 
 
-def _session(user: str, run: list[Step], orders: list[Purchase], rules: BehaviourRules) -> UserSession:
+def _session(user: str, run: list[Step], orders: list[Purchase], rules: BehaviourRules, missed: bool) -> UserSession:
     by_slice: defaultdict[int, dict[tuple[str, str], int]] = defaultdict(dict)
     for at, action, thing in run:
         if action:
@@ -99,6 +111,9 @@ def _session(user: str, run: list[Step], orders: list[Purchase], rules: Behaviou
         for at, action, thing in sorted([(at, *pair) for pair, at in firsts.items()])[: rules.trail_cap]:
             told.setdefault((action, thing), at)
     listed = sorted([(at, *pair) for pair, at in told.items()])[: rules.session_things]
+    bought = tuple(dict.fromkeys(product for order in orders for product in order[3:]))
+    numbers = tuple(dict.fromkeys(order[1] for order in orders))
+    whole = len(listed) == len(told) and len(bought) <= rules.session_bought and len(numbers) <= rules.session_orders
 
     def things(of: str) -> tuple[str, ...]:
         return tuple(thing for _, action, thing in listed if action == of)
@@ -115,9 +130,9 @@ def _session(user: str, run: list[Step], orders: list[Purchase], rules: Behaviou
         removed=things("removed"),
         searched=things("searched"),
         checkout=things("checkout") != (),
-        bought=tuple(dict.fromkeys(product for order in orders for product in order[3:])),
-        orders=tuple(dict.fromkeys(order[1] for order in orders)),
-        truncated=len(listed) < len(told) or any(len(firsts) > rules.trail_cap for firsts in by_slice.values()),
+        bought=bought[: rules.session_bought],
+        orders=numbers[: rules.session_orders],
+        truncated=missed or not whole or any(len(firsts) > rules.trail_cap for firsts in by_slice.values()),
     )
 
 
@@ -127,7 +142,8 @@ def carts_of(
     """All carts that a user abandons, if nothing more happens ever: `(time, "+" or "-", product)` and the orders."""
     ordered = sorted(changes)
     known = kept(ordered, rules.timeout_ms, rules.changes_cap)
-    orders = [order[0] for order in sorted(kept(purchases, rules.velocity_ms, rules.orders_cap))]
+    bought = set(purchases)
+    orders = [order[0] for order in sorted(kept(bought, rules.velocity_ms, rules.orders_cap))]
     carts = []
     for run in runs(ordered, rules.timeout_ms, rules.cart_block):
         end = run[-1][0] + rules.timeout_ms
@@ -143,8 +159,10 @@ def carts_of(
                 since = since if items else at
                 items.append(product)
         if items:
-            truncated = not known.issuperset(run)
-            carts.append(AbandonedCart(f"{user}:{since}", user, since, run[-1][0], end, end, tuple(items), truncated))
+            truncated = not known.issuperset(run) or len(items) > rules.cart_items
+            truncated = truncated or full(bought, run[0][0], end, rules)
+            told = tuple(items[: rules.cart_items])
+            carts.append(AbandonedCart(f"{user}:{since}", user, since, run[-1][0], end, end, told, truncated))
     return carts
 
 

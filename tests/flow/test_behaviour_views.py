@@ -9,19 +9,43 @@ import orjson
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from behaving import behaviour, booked, done, recommendations, simulated
-from views_shop import follow, look, open_model
+from views_shop import HOUR, MINUTE, T0, follow, look, open_model, order, shop_settings
 from whole_shop import compute_trends
 
 from streams.events import UserActivity
 from streams.log import TP
+from streams.topics import USER_ACTIVITY
 from tables.topic_copy import TopicCopy
+from topologies.behaviour import behaviour_topology
+from topologies.behaviour_views import funnel, sessions
 from topologies.driver import Driver
+from topologies.recommendation_views import Followed
+from topologies.recommendations import recommendations_topology
+from topologies.views import NotFound
 from topologies.views.answers import Views
-from topologies.views.freshness import Tracker
+from topologies.views.freshness import Tracker, iso
 from topologies.views.server import attach, views_app
 
 Client = TestClient[Any, Any]
 NOW = 1_767_230_000.0
+
+
+def copied(driver: Driver, directory: Path) -> dict[str, TopicCopy]:
+    found = {}
+    for name, declared in driver.topology.copies.items():
+        found[name] = copy = TopicCopy(declared, directory / name)
+        for tp in copy.positions():
+            copy.apply(TP(*tp), driver.log.records(tp))
+    return found
+
+
+def views_of(driver: Driver, directory: Path) -> Views:
+    """What a view server that has read all of the driver's log answers from."""
+    model = open_model(driver.topology, directory / "model")
+    tracker = Tracker(model, copies=copied(driver, directory / "copies"))
+    follow(model, driver)
+    look(tracker, driver, NOW)
+    return Views(driver.topology, model, tracker, "KRW")
 
 
 class Served:
@@ -32,15 +56,7 @@ class Served:
         second = done(recommendations(), [], first.log)
         second.publish()
         self.drivers = [first, second]
-        self.copies: list[TopicCopy] = []
-        self.views: list[Views] = []
-        for number, driver in enumerate(self.drivers):
-            copies = self.copied(driver, directory / f"copies-{number}")
-            model = open_model(driver.topology, directory / f"model-{number}")
-            tracker = Tracker(model, copies=copies)
-            follow(model, driver)
-            look(tracker, driver, NOW)
-            self.views.append(Views(driver.topology, model, tracker, "KRW"))
+        self.views = [views_of(driver, directory / f"{number}") for number, driver in enumerate(self.drivers)]
 
     @property
     def client(self) -> Client:
@@ -49,26 +65,21 @@ class Served:
         attach(app, *self.views)
         return TestClient(TestServer(app))
 
-    def copied(self, driver: Driver, directory: Path) -> dict[str, TopicCopy]:
-        found = {}
-        for name, declared in driver.topology.copies.items():
-            found[name] = copy = TopicCopy(declared, directory / name)
-            self.copies.append(copy)
-            for tp in copy.positions():
-                copy.apply(TP(*tp), driver.log.records(tp))
-        return found
-
     async def compute_trends(self) -> None:
         """One round of the background function."""
         await compute_trends(self.views[1].reader)
 
     def close(self) -> None:
-        for copy in self.copies:
-            copy.close()
         for views in self.views:
-            views.model.close()
+            end(views)
         for driver in self.drivers:
             driver.close()
+
+
+def end(views: Views) -> None:
+    for copy in views.reader.copies.values():
+        copy.close()
+    views.model.close()
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +115,68 @@ async def test_a_users_sessions_are_those_of_the_ledger_newest_first(client: Cli
         assert body["freshness"]["lagTotal"] == 0
 
 
+def act(driver: Driver, at: int, user: int, product: str, category: str | None = None) -> None:
+    event = {"eventType": "product.viewed", "productId": product, "userId": user, "occurredAt": at}
+    if category is not None:
+        event["category"] = category
+    driver.feed(USER_ACTIVITY.name, event, f"user-{user}", timestamp_ms=at)
+
+
+def sessions_of(driver: Driver, directory: Path, user: int, **asked: str) -> list[dict[str, Any]]:
+    """As `/api/sessions/{userId}` tells them."""
+    views = views_of(driver, directory)
+    try:
+        found = sessions(views.reader, {"userId": f"{user}", **asked}, gap_ms=30 * MINUTE)["sessions"]
+    finally:
+        end(views)
+    return list(found)
+
+
+def test_a_session_that_goes_on_into_the_hours_asked_for_is_whole(tmp_path: Path) -> None:
+    with Driver(behaviour_topology(shop_settings(partitions=1))) as driver:
+        for at, product in ((0, "a"), (20, "b"), (40, "c"), (60, "d")):
+            act(driver, T0 + at * MINUTE, 1, product)
+        act(driver, T0 + 10 * MINUTE, 3, "a")  # over before those hours
+        order(driver, T0 + 5 * MINUTE, user=1, items=[{"productId": "x"}])
+        newest = T0 + 24 * HOUR + 45 * MINUTE
+        act(driver, newest, 2, "a")
+        order(driver, newest, user=2)
+        driver.flush()
+        (derived,) = [session for session in driver.values("user-sessions") if session["userId"] == "1"]
+        (told,) = sessions_of(driver, tmp_path, 1)
+        assert told["start"] == "2026-01-01T00:00:00.000Z"
+        assert (told["events"], list(told["viewed"]), list(told["bought"])) == (4, ["a", "b", "c", "d"], ["x"])
+        assert (derived["start"], derived["events"], derived["bought"]) == (T0, 4, ["x"])
+        with pytest.raises(NotFound):
+            sessions_of(driver, tmp_path, 3)
+
+
+def test_a_session_is_open_until_it_is_in_the_topic(tmp_path: Path) -> None:
+    with Driver(behaviour_topology(shop_settings(partitions=1))) as driver:
+        act(driver, T0 + MINUTE, 1, "a")
+        for at in (1, 31, 32, 33, 58):
+            act(driver, T0 + at * MINUTE, 2, "a")
+            assert opens(driver, tmp_path) == [at < 33]
+            order(driver, T0 + at * MINUTE, user=2)  # what one topic has closed may be open in the other
+            assert opens(driver, tmp_path) == [at < 32]
+
+
+def opens(driver: Driver, directory: Path) -> list[bool]:
+    """Whether each session of the first user may go on: it may as long as it was not derived."""
+    driver.flush()
+    derived = {session["start"] for session in driver.values("user-sessions") if session["userId"] == "1"}
+    rows = sessions_of(driver, directory, 1)
+    assert [row["open"] for row in rows] == [row["start"] not in {iso(at) for at in derived} for row in rows]
+    return [row["open"] for row in rows]
+
+
+async def test_sessions_of_every_user_are_open_until_they_are_in_the_topic(served: Served) -> None:
+    derived = {(one["userId"], one["start"]) for one in served.drivers[0].values("user-sessions")}
+    for user in {session.user_id for session in booked(simulated()).sessions(all_over=True)}:
+        rows = sessions(served.views[0].reader, {"userId": user}, gap_ms=10 * MINUTE)["sessions"]
+        assert {row["start"] for row in rows if not row["open"]} == {iso(at) for of, at in derived if of == user}
+
+
 async def test_the_funnel_is_that_of_the_ledger(client: Client) -> None:
     body = await get(client, "/api/funnel?hours=24")
     cells = booked(simulated()).funnel()
@@ -115,6 +188,26 @@ async def test_the_funnel_is_that_of_the_ledger(client: Client) -> None:
     one = await get(client, "/api/funnel?category=books")
     assert list(one["categories"]) == ["books"]
     assert "books" in (await get(client, "/api/funnel?category=nothing", 404))["detail"]
+
+
+async def test_the_funnel_says_from_when_it_is_where_its_tables_are_not_kept_for_so_long(tmp_path: Path) -> None:
+    with Driver(behaviour_topology(shop_settings(partitions=1))) as driver:
+        for hour in range(96):  # two days are kept
+            act(driver, T0 + hour * HOUR, hour, "a")
+            if hour < 90:  # orders stand still, and theirs are kept for longer
+                order(driver, T0 + hour * HOUR, user=hour)
+            driver.flush()
+        views = views_of(driver, tmp_path)
+        try:
+            for hours, users in ((24, 24), (48, 48), (49, 49), (50, 49), (336, 49)):
+                body = await funnel(views.reader, {"hours": f"{hours}"})
+                assert (body["from"], body["to"]) == (iso(T0 + (96 - users) * HOUR), iso(T0 + 96 * HOUR))
+                viewed, *_, ordered, _ = [step["users"] for step in body["total"]]
+                assert (round(viewed), round(ordered)) == (users, users - 6)
+            gone = await funnel(views.reader, {"hours": "24", "to": f"{T0 + 40 * HOUR}"})
+            assert (gone["from"], gone["to"], gone["total"][0]["users"]) == (None, None, 0)
+        finally:
+            end(views)
 
 
 @pytest.mark.parametrize(("path", "time"), [("/api/carts/abandoned", "abandonedAt"), ("/api/alerts", "occurredAt")])
@@ -135,6 +228,7 @@ async def test_what_is_listed_comes_newest_first_page_by_page_and_each_once(
     one = rows[0]["userId"]
     own = (await get(client, f"{path}?userId={one}"))["rows"]
     assert own == [row for row in rows if row["userId"] == one]
+    assert (await get(client, f"{path}?userId={one}&n=1"))["rows"] == own[:1]
     assert (await get(client, f"{path}?userId=nobody"))["rows"] == []
     assert (await get(client, f"{path}?before=x", 400))["parameter"] == "before"
 
@@ -181,6 +275,49 @@ async def test_what_trends_is_told_by_category_and_of_searches(served: Served, c
     assert (await get(client, "/api/trending?kind=searches"))["kind"] == "searches"
     assert "books" in (await get(client, "/api/trending?category=nothing", 404))["detail"]
     assert (await get(client, "/api/trending?kind=nothing", 400))["parameter"] == "kind"
+
+
+def browse(driver: Driver, start: int, category: str) -> None:
+    """Some hours of looks at five products of a category."""
+    for at in range(start, start + 400 * MINUTE, MINUTE):
+        act(driver, at, at // MINUTE % 80, f"{category}{at // MINUTE % 5}", category)
+    driver.flush()
+
+
+async def test_trends_begin_anew_with_the_read_model_that_they_are_made_of(tmp_path: Path) -> None:
+    with (
+        Driver(recommendations_topology(shop_settings(partitions=1))) as former,
+        Driver(recommendations_topology(shop_settings(partitions=1))) as anew,
+    ):
+        browse(former, T0, "old")
+        views, followed = views_of(former, tmp_path), Followed("interest_by_product")
+        try:
+            for driver, start, category in ((anew, T0 - 24 * HOUR, "new"), (anew, T0 + 24 * HOUR, "later")):
+                browse(driver, start, category)
+                await followed.look(views.reader)
+                views.model.reset()  # as a follower does whose topics are others
+                follow(views.model, driver)
+                at, trends = await followed.look(views.reader)
+                expected_at, expected = await Followed("interest_by_product").look(views.reader)
+                assert (at, trends) == (expected_at, expected)
+                assert {key[:-1] for key in trends.levels} == set(followed.categories.values()) <= {"new", "later"}
+        finally:
+            end(views)
+
+
+async def test_a_product_that_is_new_keeps_its_category_while_others_are_forgotten(tmp_path: Path) -> None:
+    with Driver(recommendations_topology(shop_settings(partitions=1))) as driver:
+        views, followed = views_of(driver, tmp_path), Followed("interest_by_product")
+        try:
+            await followed.look(views.reader)
+            followed.trends.add(T0 - 30 * 24 * HOUR, {"forgotten": 1})
+            act(driver, T0, 1, "new", "books")  # in a slice that is open
+            driver.flush()
+            follow(views.model, driver)
+            await followed.look(views.reader)
+            assert (followed.trends.levels, followed.categories) == ({}, {"new": "books"})
+        finally:
+            end(views)
 
 
 @pytest.mark.parametrize(

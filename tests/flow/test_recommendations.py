@@ -3,14 +3,20 @@
 from collections.abc import Iterator
 from math import sqrt
 
+import msgspec
 import pytest
 from behaving import behaviour, booked, counted, done, recommendations, simulated, troubled
 
+from agents.neighbours import DAY_MS
+from streams.codecs import encode
+from streams.events import Neighbourhood, ProductNeighbours
 from streams.log import TP, Entry
 from streams.memory_log import MemoryLog
 from streams.simulator.behaviour_ledger import Together
+from topologies.chaos.recommendations import Days, settle
 from topologies.driver import Driver
 
+START_MS = 1_767_225_600_000
 TABLES = ("interest_by_product", "interest_by_search", "recent_by_user", "bought_by_user", "baskets_by_product")
 
 
@@ -78,6 +84,35 @@ def test_published_neighbours_are_those_of_a_batch_computation(log: MemoryLog) -
             assert rows == cosines(together, product)[:50]
 
 
+@pytest.mark.parametrize("half_life", [0.1, 1.5, 7.0])
+@pytest.mark.parametrize("first_ms", [0, 946_684_800_000, 1_767_225_600_000, 2_871_763_200_000])
+def test_decayed_neighbours_are_a_function_of_the_table_in_any_year(half_life: float, first_ms: int) -> None:
+    topology = recommendations(half_life_days=half_life)
+    with Driver(topology) as driver, Driver(topology, log=driver.log) as at_once:
+        old = ProductNeighbours("p1", Neighbourhood(1, 2.0**100), Neighbourhood(1, 2.0**100), 0)
+        driver.log.put(TP("product-recommendations", 0), Entry(b"product-p1", encode(old)))
+        for day in range(4):
+            for n in range(12):
+                lines = [{"productId": f"p{product}"} for product in {n % 5, n % 7, day}]
+                order = {"orderId": 12 * day + n, "userId": n, "amount": 5, "items": lines}
+                driver.feed("order-events", order, f"user-{n}", timestamp_ms=first_ms + day * DAY_MS)
+            driver.flush()
+            driver.publish()
+        live, written = driver.latest("product-recommendations"), len(driver.records("product-recommendations"))
+        driver.restart(wipe=True)
+        driver.flush()
+        driver.publish()
+        assert len(driver.records("product-recommendations")) == written
+        at_once.flush()
+        days: Days = {}
+        for (start, product), row in at_once.rows("baskets_by_product").items():
+            tallies = [(row[name]["counts"], row[name]["error"]) for name in ("seen_with", "bought_with")]
+            days.setdefault(product, []).append((start, row["seen"], row["bought"], *tallies))
+    expected = {f"product-{product}": one for product, one in settle(days, half_life).items()}
+    assert {key: msgspec.convert(one, ProductNeighbours) for key, one in live.items()} == expected
+    assert all(neighbour.score > 0 for one in expected.values() for neighbour in one.bought.neighbours)
+
+
 def cosines(together: Together, product: str) -> list[tuple[str, float, int]]:
     """All neighbours of a product, nearest first."""
     n = together.products
@@ -108,3 +143,32 @@ def test_user_recommendations_name_no_bought_product_and_give_reasons(log: Memor
         for one in row["recommendations"]:
             assert one["productId"] not in had
             assert one["reason"].startswith(f"{one['action']} {one['because']}, often ")
+
+
+def bought(driver: Driver, user: int, products: list[str], at_ms: int) -> None:
+    items = [{"productId": product} for product in products]
+    order = {"orderId": f"{user}-{at_ms}", "userId": user, "amount": 5, "occurredAt": at_ms, "items": items}
+    driver.feed("order-events", order, f"user-{user}", timestamp_ms=at_ms)
+
+
+def recommended(driver: Driver, user: int) -> list[str]:
+    found = driver.latest("user-recommendations")[f"user-{user}"]
+    return [one["productId"] for one in found["recommendations"]]
+
+
+@pytest.mark.parametrize("wipe", [False, True])
+def test_what_a_user_without_activity_bought_before_a_crash_is_recommended_no_longer(wipe: bool) -> None:
+    with Driver(recommendations()) as driver:
+        for user in range(10, 20):
+            bought(driver, user, ["A", "B"], START_MS)
+        driver.flush()
+        driver.publish()
+        bought(driver, 9, ["A"], START_MS + 1)
+        driver.flush()
+        driver.publish()
+        assert recommended(driver, 9) == ["B"]
+        bought(driver, 9, ["B"], START_MS + DAY_MS)
+        driver.flush()
+        driver.restart(wipe=wipe)
+        driver.publish()
+        assert recommended(driver, 9) == []

@@ -16,7 +16,7 @@ from agents.activity import by_user, cart_changes, purchases
 from agents.alerts import DUE_MS, Velocity, decide_velocity
 from agents.candidate import EARLY_FROM, Decide
 from agents.carts import decide_abandoned
-from agents.sessions import decide_session
+from agents.sessions import Listed, OrdersKept, decide_session
 from streams.codecs import encode
 from streams.events import AbandonedCart, OrderAlert, OrderEvent, OrderLine, UserActivity, UserSession
 from streams.simulator.behaviour import BehaviourRules, alerts_of, carts_of, sessions_of
@@ -30,15 +30,19 @@ RULES = BehaviourRules(
     gap_ms=10,
     session_block=3,
     session_things=7,
+    session_bought=2,
+    session_orders=3,
     trail_cap=3,
     timeout_ms=12,
     cart_block=3,
+    cart_items=4,
     changes_cap=3,
     velocity_ms=8,
     max_orders=2,
     max_amount=20,
     orders_cap=4,
 )
+ORDERS = OrdersKept("orders_by_user", RULES.velocity_ms, RULES.orders_cap)
 USER = "7"
 END = 160
 
@@ -200,7 +204,7 @@ def stepwise(
 @settings(max_examples=200)
 @given(everything, untils, st.integers(0, 999))
 def test_sessions_are_those_of_the_definition_whenever_decided(given: Any, cuts: list[int], seed: int) -> None:
-    decide = decide_session(10, orders_slice_ms=8, max_slices=3, max_things=7)
+    decide = decide_session(10, orders=ORDERS, max_slices=3, listed=Listed(7, 2, 3))
     found, until = stepwise(decide, "activity_by_user", given, cuts, seed, reach=6 * 10 + 8)
     expected = sessions_of(USER, steps_of(given[0]), purchases_of(given[1]), RULES)
     assert found == {
@@ -211,7 +215,7 @@ def test_sessions_are_those_of_the_definition_whenever_decided(given: Any, cuts:
 @settings(max_examples=200)
 @given(everything, untils, st.integers(0, 999))
 def test_carts_are_those_of_the_definition_whenever_decided(given: Any, cuts: list[int], seed: int) -> None:
-    decide = decide_abandoned(12, orders_slice_ms=8, max_slices=3)
+    decide = decide_abandoned(12, orders=ORDERS, max_slices=3, max_items=4)
     found, until = stepwise(decide, "cart_changes_by_user", given, cuts, seed, reach=6 * 12 + 8)
     expected = carts_of(USER, changes_of(given[0]), purchases_of(given[1]), RULES)
     assert found == {

@@ -3,7 +3,7 @@
 import pytest
 
 from agents import funnel, interest
-from agents.activity import MAX_PRODUCTS, by_user, cart_changes, purchases
+from agents.activity import LEFT_OUT, MAX_PRODUCTS, by_user, cart_changes, purchases
 from streams.events import OrderEvent, OrderLine, UserActivity
 
 AT = 1_700_000_000_000
@@ -38,6 +38,22 @@ def test_a_purchase_names_its_distinct_products_in_order() -> None:
     assert purchases("KRW")(order, AT) == [("7", (AT, "9", 300, "lamp", "1"))]
     many = OrderEvent(9, 7, 300, items=tuple(OrderLine(n) for n in range(200)))
     assert len(purchases("KRW")(many, AT)[0][1]) == 3 + MAX_PRODUCTS
+
+
+@pytest.mark.parametrize(
+    ("ids", "kept"),
+    [
+        ([f"{n}" for n in range(100)], 100),
+        ([f"{n}" for n in range(101)], 99),
+        ([f"{n:036}" for n in range(100)], 100),
+        (["x" * 37, *[f"{n:036}" for n in range(99)]], 99),
+        ([f"{n:256}" for n in range(100)], 15),
+        ([chr(0x10000 + n) * 256 for n in range(100)], 3),
+    ],
+)
+def test_a_purchase_whose_products_are_not_all_kept_says_so(ids: list[str], kept: int) -> None:
+    ((_, (_, _, _, *products)),) = purchases("KRW")(OrderEvent(9, 7, 300, items=tuple(map(OrderLine, ids))), AT)
+    assert products == (ids if kept == len(ids) else [*ids[:kept], LEFT_OUT])
 
 
 def test_a_purchase_in_another_currency_is_an_order_without_money() -> None:

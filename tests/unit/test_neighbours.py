@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.baskets import by_product
-from agents.neighbours import DAY_MS, Day, day_weight, neighbours, weighed
+from agents.neighbours import DAY_MS, FORMERLY_AS_OF, Day, Popular, neighbours, weighed
 from streams.events import Neighbour, ProductBasket, ProductNeighbours
 from tables.aggregates import Sum, Tally
 
+LAST_DAY = 2_932_896  # 9999-12-31
 Basket = tuple[int, str, tuple[str, ...]]
 """`(day, kind, products)`"""
 
@@ -34,14 +35,14 @@ class Counted:
             cell = self.cells[product].setdefault(day, [one.initial() for one in self._row])
             cell[:] = [one.add(state, value) for one, state, value in zip(self._row, cell, values, strict=True)]
 
-    def days(self, product: str, half_life: float | None) -> list[Day]:
-        return [(day_weight(day * DAY_MS, half_life), *cell) for day, cell in sorted(self.cells[product].items())]
+    def days(self, product: str) -> list[Day]:
+        return [(day * DAY_MS, *cell) for day, cell in sorted(self.cells[product].items())]
 
     def of(self, product: str, k: int, half_life: float | None = None) -> ProductNeighbours:
-        def popularity(other: str) -> tuple[float, float]:
-            return weighed((weight, seen, bought) for weight, seen, bought, _, _ in self.days(other, half_life))
+        def popularity(other: str) -> Popular:
+            return weighed(((start, seen, bought) for start, seen, bought, _, _ in self.days(other)), half_life)
 
-        return neighbours(product, self.days(product, half_life), popularity, k)
+        return neighbours(product, self.days(product), popularity, k, half_life_days=half_life)
 
 
 def plain(baskets: list[Basket], kind: str, product: str, half_life: float | None) -> list[tuple[str, float, float]]:
@@ -93,7 +94,11 @@ def test_neighbours_are_those_of_a_batch_computation(given: list[Basket], half_l
     for product in "abcdef":
         found = counted.of(product, 10, half_life)
         for kind, hood in (("seen", found.seen), ("bought", found.bought)):
-            expected = {other: (score, together) for other, score, together in plain(given, kind, product, half_life)}
+            newest = max(counted.cells[product], default=20_000)
+            scale = 1 if half_life is None else 2 ** ((20_000 - newest) / half_life)
+            expected = {
+                other: (score, scale * together) for other, score, together in plain(given, kind, product, half_life)
+            }
             assert {one.product_id for one in hood.neighbours} == expected.keys()
             assert hood.error == 0
             for one in hood.neighbours:
@@ -134,14 +139,54 @@ def test_decay_depends_on_no_particular_day() -> None:
         assert [n.score for n in one.neighbours] == pytest.approx([n.score for n in other.neighbours])
 
 
-def test_shrinking_holds_back_what_was_seen_once() -> None:
-    tally = [{"often": 50, "once": 1}, 0]
-    popular = {"often": (5_100.0, 0.0), "once": (1.0, 0.0)}
-    days: list[Day] = [(1.0, 100, 0, tally, [{}, 0])]
-    assert neighbours("p", days, popular.__getitem__, 1).seen.neighbours[0].product_id == "once"
-    assert neighbours("p", days, popular.__getitem__, 1, shrink=10).seen.neighbours[0].product_id == "often"
+half_lives = st.floats(0, 10_000, exclude_min=True, allow_subnormal=True) | st.sampled_from([0.5, 1.0, 1.5, 7.0])
+spread = st.lists(
+    st.tuples(
+        st.integers(0, 60),
+        st.sampled_from(["seen", "bought"]),
+        st.sets(st.sampled_from("abcdef"), min_size=2).map(lambda products: tuple(sorted(products))),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(max_examples=200)
+@given(spread, half_lives, st.integers(0, LAST_DAY - 60))
+def test_scores_are_the_same_to_the_bit_in_any_year_and_above_0(
+    given: list[Basket], half_life: float, first: int
+) -> None:
+    now, then = Counted(), Counted()
+    for day, kind, products in given:
+        now.add((20_000 + day, kind, products))
+        then.add((first + day, kind, products))
+    for product in now.cells:
+        one, other = now.of(product, 10, half_life), then.of(product, 10, half_life)
+        assert (one.seen, one.bought) == (other.seen, other.bought)
+        assert other.as_of - one.as_of == (first - 20_000) * DAY_MS
+        for neighbour in (*one.seen.neighbours, *one.bought.neighbours):
+            assert 0 < neighbour.score < 1.000_001
+            assert neighbour.together > 0
+
+
+@given(st.integers(0, LAST_DAY), st.integers(0, LAST_DAY), half_lives)
+def test_products_however_many_years_apart_are_compared(mine: int, other: int, half_life: float) -> None:
+    days: list[Day] = [(mine * DAY_MS, 1, 0, [{"other": 1}, 0], [{}, 0])]
+    popular = weighed([(other * DAY_MS, 10**9, 0)], half_life)
+    (found,) = neighbours("p", days, lambda _: popular, half_life_days=half_life).seen.neighbours
+    assert 0 < found.score <= 1
+
+
+def test_what_was_weighed_from_a_fixed_day_before_is_still_understood() -> None:
+    days: list[Day] = [(20_021 * DAY_MS, 4, 0, [{"other": 2}, 0], [{}, 0])]
+    new = weighed([(20_007 * DAY_MS, 64, 0)], 7)
+    old = Popular(128.0, 0.0)
+    assert FORMERLY_AS_OF == 20_001 * DAY_MS
+    assert neighbours("p", days, lambda _: old, half_life_days=7) == neighbours(
+        "p", days, lambda _: new, half_life_days=7
+    )
 
 
 def test_a_product_that_nobody_knows_has_no_neighbours() -> None:
-    found = neighbours("p", [], lambda _: (0, 0), as_of=7)
-    assert (found.seen.neighbours, found.bought.baskets, found.as_of) == ((), 0, 7)
+    found = neighbours("p", [], lambda _: Popular(0, 0), half_life_days=7)
+    assert (found.seen.neighbours, found.bought.baskets, found.as_of) == ((), 0, 0)

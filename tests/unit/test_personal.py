@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.personal import HOUR_MS, Taste, recommend
+from agents.personal import HOUR_MS, Taste, recommend, related
 from streams.events import Neighbour, Neighbourhood, ProductNeighbours
 
 NOW = 100 * HOUR_MS
@@ -13,8 +13,8 @@ def hood(**scores: float) -> Neighbourhood:
 
 
 KNOWN = {
-    "lamp": ProductNeighbours("lamp", hood(bulb=0.5, shade=0.4), hood(bulb=0.9), 0),
-    "book": ProductNeighbours("book", hood(mark=0.8, shade=0.4), hood(), 0),
+    "lamp": related(ProductNeighbours("lamp", hood(bulb=0.5, shade=0.4), hood(bulb=0.9), 0)),
+    "book": related(ProductNeighbours("book", hood(mark=0.8, shade=0.4), hood(), 0)),
 }
 STEADY = Taste(fade=1.0, bought_share=0.5, seen_share=0.5)
 

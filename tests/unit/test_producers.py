@@ -32,8 +32,9 @@ def test_a_full_queue_waits_instead_of_failing() -> None:
 
 
 def test_a_record_that_fails_is_raised_by_the_next_flush_and_only_by_it() -> None:
-    producer = mock()
-    producer.produce("orders", b"user-1", b"{}", partition=99)  # known to be none only once it is sent
+    producer = mock(**{"test.mock.broker.rtt": 500})
+    # Known to be none only when the broker has answered, which is not before these two lines are through.
+    producer.produce("orders", b"user-1", b"{}", partition=99)
     producer.produce("orders", b"user-1", b"{}", partition=0)
     with pytest.raises(MillraceError, match=r"1 of 2 records were not delivered: orders: .*partition"):
         producer.flush()

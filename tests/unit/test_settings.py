@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 
 from streams.errors import MillraceError
+from topologies.app import build_app
 from topologies.behaviour import behaviour_topology
 from topologies.recommendations import recommendations_topology
+from topologies.sales import sales_topology
 from topologies.settings import Settings
 
 HERE = {"MILLRACE_BOOTSTRAP": "kafka:9092"}
@@ -15,8 +17,18 @@ def test_defaults_are_those_of_the_design() -> None:
     assert settings.cluster.bootstrap == "kafka:9092"
     assert (settings.home, settings.state_dir) == (Path("/h"), Path("/h/state"))
     assert (settings.partitions, settings.slice_s, settings.grace_s) == (4, 60, 60)
-    assert (settings.retention_s, settings.flush_s, settings.max_ahead_s) == (172_800, 0.2, 600)
+    assert (settings.retention_s, settings.flush_s, settings.max_ahead_s) == (172_800, None, 600)
     assert (settings.currency, settings.views_port, settings.worker_port) == ("KRW", 8090, 6066)
+
+
+def test_topologies_say_how_often_they_flush_unless_the_settings_do() -> None:
+    settings = Settings.from_environment(HERE)
+    assert [make(settings).flush_s for make in (sales_topology, behaviour_topology, recommendations_topology)] == [
+        0.2, 1.0, 1.0,
+    ]  # fmt: skip
+    for given, interval in (({}, 1.0), ({"MILLRACE_FLUSH_S": "0.5"}, 0.5)):
+        told = Settings.from_environment({**HERE, **given})
+        assert build_app(behaviour_topology(told), told).conf.broker_commit_interval == interval
 
 
 def test_an_option_beats_the_environment_and_the_environment_the_default() -> None:
@@ -80,6 +92,9 @@ def test_an_impossible_value_is_refused_in_one_line(variable: str, value: str) -
         ("cart_timeout_s", 0, "cart_timeout_s must be a multiple of slice_s"),
         ("alert_window_s", 61, "alert_window_s must be a multiple of slice_s"),
         ("alert_orders", 0, "alert_orders and alert_amount must be at least 1"),
+        ("alert_orders", 101, "alert_orders must be at most 100"),
+        ("slice_s", 7, r"slice_s must divide a day \(86400\)"),
+        ("slice_s", 604_800, r"slice_s must divide a day \(86400\)"),
         ("alert_amount", 0, "alert_orders and alert_amount must be at least 1"),
         ("half_life_days", -1, "half_life_days must not be negative"),
     ],
@@ -87,6 +102,16 @@ def test_an_impossible_value_is_refused_in_one_line(variable: str, value: str) -
 def test_an_impossible_setting_of_behaviour_is_refused_in_one_line(name: str, value: int, words: str) -> None:
     with pytest.raises(MillraceError, match=words):
         Settings.from_environment({"MILLRACE_BOOTSTRAP": "a:1", f"MILLRACE_{name.upper()}": str(value)})
+
+
+@pytest.mark.parametrize("times", [(1, 1, 1), (1800, 3600, 30 * 86_400), (60, 30 * 86_400, 60), (86_400, 60, 172_800)])
+def test_whatever_times_are_accepted_the_topologies_can_be_built(times: tuple[int, int, int]) -> None:
+    names = ("session_gap_s", "cart_timeout_s", "alert_window_s")
+    for slice_s in (1, 45, 86_400):
+        rounded = {name: -(-time // slice_s) * slice_s for name, time in zip(names, times, strict=True)}
+        settings = Settings.from_environment(HERE, slice_s=slice_s, retention_s=172_800, **rounded)
+        for make in (sales_topology, behaviour_topology, recommendations_topology):
+            assert make(settings).group.tables
 
 
 def test_settings_of_behaviour_reach_their_tables_and_topics() -> None:

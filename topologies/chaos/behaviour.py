@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from agents.chains import LONGEST_GAPS
 from agents.funnel import STEPS, TOTAL
 from agents.sales import customer_id
 from streams.events import AbandonedCart, OrderAlert, OrderEvent, UserSession
@@ -14,7 +15,7 @@ from streams.simulator.behaviour import BehaviourRules
 from streams.simulator.behaviour_ledger import BehaviourLedger, FunnelCell
 from tables.aggregates import Distinct
 from tables.reading import read_cells
-from topologies.behaviour import KEPT_THINGS, LONGEST_GAPS, behaviour_topology
+from topologies.behaviour import KEPT_THINGS, behaviour_topology, orders_kept
 from topologies.chaos.compare import read_topics
 from topologies.demo.client import Client
 from topologies.demo.verify import Comparison
@@ -43,7 +44,7 @@ def rules_of(settings: Settings) -> BehaviourRules:
         velocity_ms=1000 * settings.alert_window_s,
         max_orders=settings.alert_orders,
         max_amount=settings.alert_amount,
-        orders_cap=KEPT_THINGS,
+        orders_cap=orders_kept(settings),
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from agents.neighbours import day_weight, neighbours, weighed
+from agents.neighbours import Popular, neighbours, weighed
+from streams.codecs import product_key
 from streams.events import ProductNeighbours
 from streams.simulator.behaviour_ledger import BehaviourLedger, Together
 from tables.reading import read_cells
@@ -19,7 +20,7 @@ from topologies.demo.verify import Comparison
 from topologies.derived_topics import PRODUCT_RECOMMENDATIONS
 from topologies.recommendation_views import neighbour_rows
 from topologies.recommendations import recommendations_topology
-from topologies.results import NEIGHBOURS, product_key
+from topologies.results import NEIGHBOURS
 from topologies.sales import own_topic
 from topologies.settings import Settings
 
@@ -30,7 +31,7 @@ ASKED = 50
 PUBLISHED_S = 90.0
 AGAIN_S = 2.0
 
-Days = dict[str, list[tuple[float, int, int, Any, Any]]]
+Days = dict[str, list[tuple[int, int, int, Any, Any]]]
 Baskets = dict[str, tuple[int, int, Counter[str], Counter[str]]]
 
 
@@ -57,11 +58,11 @@ def _compare(settings: Settings, ledger: BehaviourLedger, client: Client | None)
     records = asyncio.run(read_topics(settings.cluster, [group.changelog(table), published]))
     days: Days = {}
     for (start, product), one in read_cells(table, records[group.changelog(table).name]).items():
-        row, weight = one.results, day_weight(start, settings.half_life_days or None)
+        row = one.results
         tallies = [(row[name]["counts"], row[name]["error"]) for name in ("seen_with", "bought_with")]
-        days.setdefault(product, []).append((weight, row["seen"], row["bought"], *tallies))
+        days.setdefault(product, []).append((start, row["seen"], row["bought"], *tallies))
     last = {key: values[-1] for key, values in every(records[published.name]).items()}
-    neighbours_of = settle(days)
+    neighbours_of = settle(days, settings.half_life_days or None)
     found = {
         "baskets": compare_maps(expected_baskets(ledger.seen(), ledger.bought()), counted(days)),
         "published": _compare_published(neighbours_of, last),
@@ -92,11 +93,14 @@ def counted(days: Days) -> Baskets:
     return found
 
 
-def settle(days: Days) -> dict[str, ProductNeighbours]:
+def settle(days: Days, half_life_days: float | None) -> dict[str, ProductNeighbours]:
     """Every product's neighbours, computed at once from all that was counted."""
-    popularity = {product: weighed((w, n, m) for w, n, m, _, _ in rows) for product, rows in days.items()}
+    popular = {p: weighed(((start, n, m) for start, n, m, _, _ in rows), half_life_days) for p, rows in days.items()}
+    nowhere = Popular(0.0, 0.0)
     return {
-        product: neighbours(product, rows, lambda other: popularity.get(other, (0.0, 0.0)), NEIGHBOURS)
+        product: neighbours(
+            product, rows, lambda other: popular.get(other, nowhere), NEIGHBOURS, half_life_days=half_life_days
+        )
         for product, rows in days.items()
     }
 
