@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from streams.consuming import Handle, Meter, Reading, consume
 from streams.topics import Topic
 from topologies.group_pages import group_pages, served
-from topologies.names import claim_name, claim_port
+from topologies.names import claim_member, claim_port
 from topologies.settings import LOOPBACK, Settings
 from topologies.views.guard import Access
 
@@ -22,13 +22,17 @@ def _none() -> Mapping[str, float]:
 
 @dataclass(frozen=True)
 class Work:
-    """What a group does; `counts` are counters of its own, for the metrics."""
+    """What a group does; `counts` are counters of its own, for the metrics.
+
+    `beside` are the loops of other groups of this process, whose pages are the same.
+    """
 
     group: str
     topics: Sequence[Topic]
     handle: Handle
     reading: Reading = field(default_factory=Reading)
     counts: Callable[[], Mapping[str, float]] = _none
+    beside: Mapping[str, Meter] = field(default_factory=dict)
 
 
 async def run_group(
@@ -51,11 +55,12 @@ async def run_group(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    name = claim_name(settings.state_dir, work.group, settings.name)
+    instance = claim_member(settings.state_dir, work.group, settings.name)
     port = claim_port(settings.state_dir, settings.worker_port) if port is None else port
     meter, access = meter or Meter(), Access(settings.read_token, settings.ops_token)
-    reading = replace(work.reading, instance=name, session_s=settings.session_s)
-    async with served(group_pages(work.group, meter, work.counts, access), host, port) as url:
+    reading = replace(work.reading, instance=instance, session_s=settings.session_s)
+    pages = group_pages({work.group: meter, **work.beside}, work.counts, access)
+    async with served(pages, host, port) as url:
         started(url)
         await consume(
             settings.cluster, work.group, work.topics, work.handle, stop=stop, reading=reading, meter=meter, tell=_tell

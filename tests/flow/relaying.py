@@ -19,6 +19,7 @@ from topologies.orders.migrating import migrate
 from topologies.orders.outbox import Place, Post, Row, post
 from topologies.orders.relay import Relay
 from topologies.orders.schema import outbox
+from topologies.orders.sending import NotSent
 
 TOPIC = "order-events"
 PARTITIONS = 4
@@ -27,11 +28,18 @@ LIMIT_S = 20.0
 
 @dataclass
 class MemorySender:
-    """A log shared by all relays. `before` is asked before each record, and may raise or wait."""
+    """A log shared by all relays. `before` is asked before each record, and may raise or wait.
+
+    The topics `refused` are refused, `tried` counts how often.
+    """
 
     log: list[list[tuple[bytes, str]]] = field(default_factory=lambda: [[] for _ in range(PARTITIONS)])
     before: Callable[[Row], None] = lambda _: None
     delay_s: float = 0.0
+    refused: set[str] = field(default_factory=set)
+    tried: int = 0
+
+    async def open(self) -> None: ...
 
     async def send(self, rows: Sequence[Row], stop: asyncio.Event) -> dict[int, Place]:
         sent: dict[int, Place] = {}
@@ -39,9 +47,14 @@ class MemorySender:
             if self.delay_s:
                 await asyncio.sleep(self.delay_s)
             self.before(row)
+            if row.topic in self.refused:
+                continue
             partition = key_hash(row.key, PARTITIONS)
             sent[row.id] = Place(row.topic, partition, len(self.log[partition]))
             self.log[partition].append((row.key, row.event_id))
+        if here := self.refused & {row.topic for row in rows}:
+            self.tried += 1
+            raise NotSent("refused", sent, min(here))
         return sent
 
     def close(self) -> None:
@@ -86,9 +99,9 @@ def event(user_id: int, number: int) -> OrderEvent:
     return OrderEvent(number, user_id, 100, event_id=f"order-{number}-placed", occurred_at=number)
 
 
-async def commit(database: Database, *events: OrderEvent) -> None:
+async def commit(database: Database, *events: OrderEvent, topic: str = TOPIC) -> None:
     async def transaction(connection: AsyncConnection) -> None:
-        await post(connection, [Post(TOPIC, one) for one in events])
+        await post(connection, [Post(topic, one) for one in events])
 
     await database.write(transaction)
 

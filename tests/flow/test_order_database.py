@@ -2,12 +2,16 @@
 
 import asyncio
 import gc
+import socket
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -198,6 +202,58 @@ async def test_a_server_that_is_not_there_is_said_in_one_line(given: str, tmp_pa
             await check(database)
 
 
+@pytest.mark.parametrize("scheme", ["mysql", "postgresql"])
+async def test_a_server_that_takes_connections_and_says_nothing_is_given_up(scheme: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = database_url(f"{scheme}://a:b@127.0.0.1:{silent.getsockname()[1]}/shop", {}, tmp_path)
+        async with asyncio.timeout(10), Database.open(url) as database:
+            with pytest.raises(DatabaseUnreachable, match="no answer in time"):
+                await check(replace(database, answer_s=0.3))
+
+
+@contextmanager
+def stopped(server: Server) -> Iterator[None]:
+    """All its processes stand still, as those of a machine without power do for whoever is connected to them."""
+    server_process = psutil.Process(server.pid)
+    processes = [server_process, *server_process.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+@pytest.mark.databases
+@pytest.mark.parametrize("name", ["mariadb", "postgresql"])
+async def test_a_server_that_falls_silent_is_given_up_and_its_late_answers_are_nobodys(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    server: Server = request.getfixturevalue(f"{name}_server")
+    async with Database.open(server.url) as patient:
+        database = replace(patient, answer_s=0.3)
+
+        async def number(wanted: int) -> int:
+            return int((await rows(database, f"SELECT {wanted}"))[0][0])
+
+        assert await all_of(*map(number, range(4))) == [*range(4)]
+        with stopped(server):
+            found = await all_of(*map(number, range(10, 14)))
+            assert [type(error) for error in found] == 4 * [DatabaseUnreachable]
+        assert [await number(wanted) for wanted in range(20, 40)] == [*range(20, 40)]
+
+
+@pytest.mark.databases
+@pytest.mark.parametrize("name", ["mariadb", "postgresql"])
+async def test_a_database_that_falls_silent_can_be_let_go(name: str, request: pytest.FixtureRequest) -> None:
+    server: Server = request.getfixturevalue(f"{name}_server")
+    with ExitStack() as silent:
+        async with asyncio.timeout(10), Database.open(server.url, wait_s=0.5) as database:
+            assert await rows(database, "SELECT 1") == [(1,)]
+            silent.enter_context(stopped(server))
+
+
 @pytest.mark.databases
 @pytest.mark.parametrize("name", ["mariadb", "postgresql"])
 @pytest.mark.parametrize("wrong", [{"database": "nowhere"}, {"username": "nobody", "password": "wrong"}])
@@ -209,6 +265,36 @@ async def test_who_may_not_log_in_is_told_in_one_line(
         with pytest.raises(DatabaseUnreachable, match="--database or MILLRACE_DATABASE") as refused:
             await check(database)
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.databases
+async def test_a_server_that_only_reads_is_told_in_one_line(postgresql_server: Server) -> None:
+    url = await fresh_database(postgresql_server)
+    async with Database.open(url) as database:
+        await migrate(database)
+        only = f"ALTER DATABASE {url.database} SET default_transaction_read_only = on"
+        await database.write(lambda connection: connection.execute(text(only)))
+    async with Database.open(url) as database:
+        with pytest.raises(DatabaseUnreachable, match="read-only transaction"):
+            await seed(database, Stock())
+
+
+@pytest.mark.databases
+async def test_a_server_with_too_many_connections_is_told_in_one_line(mariadb_server: Server) -> None:
+    async with Database.open(mariadb_server.url) as database:
+
+        async def allow(connections: int) -> None:
+            only = text(f"SET GLOBAL max_connections = {connections}")
+            await database.write(lambda connection: connection.execute(only))
+
+        await allow(10)
+        try:
+            found = await all_of(*(rows(database, "SELECT SLEEP(0.5)") for _ in range(16)))
+        finally:
+            await allow(300)
+    refused = [error for error in found if isinstance(error, Exception)]
+    assert refused
+    assert all(isinstance(error, DatabaseUnreachable) and "Too many connections" in str(error) for error in refused)
 
 
 @pytest.mark.databases

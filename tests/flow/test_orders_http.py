@@ -444,6 +444,18 @@ async def test_a_database_that_is_locked_is_busy_and_nothing_is_changed(tmp_path
         await client.close()
 
 
+@pytest.mark.parametrize("trouble", ["PRAGMA query_only = ON", "PRAGMA max_page_count = 1", "DROP TABLE order_lines"])
+async def test_a_database_that_takes_nothing_now_is_no_fault_of_ours(tmp_path: Path, trouble: str) -> None:
+    async with bookkeeping(sqlite_url(tmp_path)) as books:
+        client = await client_of(shop_of(books))
+        await books.database.write(lambda connection: connection.exec_driver_sql(trouble))
+        headers = {"X-USER-ID": "123"}
+        answers = [await asked(client, "POST", "/api/orders", json=ONE, headers=headers) for _ in range(20)]
+        assert (answers[-1][0], kind(answers[-1][1])) == (503, "no-database")
+        assert {status for status, _ in answers} <= {201, 503}
+        await client.close()
+
+
 async def test_metrics_count_orders_refusals_and_what_waits(client: Client) -> None:
     await order(client, **{"Idempotency-Key": "k"})
     await order(client, **{"Idempotency-Key": "k"})

@@ -25,7 +25,7 @@ from relaying import (
 
 from streams.errors import MillraceError
 from streams.events import OrderEvent
-from topologies.orders.leases import Kept, Leases, Owner, owner_is_gone
+from topologies.orders.leases import Kept, Leases, Owner, owner_is_gone, read_leases
 from topologies.orders.outbox import Place, Post
 from topologies.orders.places import Places
 from topologies.orders.sending import NotSent
@@ -114,6 +114,33 @@ async def test_a_place_that_is_noted_is_one_where_the_event_lies_also_after_repe
     assert len(sender.events) > 30
 
 
+async def test_rows_for_a_topic_that_is_refused_hold_up_no_others_and_go_once_it_is_not(tmp_path: Path) -> None:
+    sender = MemorySender(refused={"payments"})
+    async with shop_database(tmp_path) as database:
+        for n in range(0, 60, 2):
+            await commit(database, event(n % 3, n), topic="payments")
+            await commit(database, event(n % 3, n + 1))
+        running = start(database, sender, "a", batch=7)
+        running.relay.refused_s = 0.2
+        await until(lambda: len(sender.events) == 30)
+        await until(lambda: sender.tried > 3)
+        assert running.relay.figures.published == 30
+        assert not running.relay.figures.connected
+        assert (await left(database), len(sender.events)) == (30, 30)
+        await until(lambda: running.relay.figures.waiting == 30)  # all that waits, also what is left out
+        sender.refused = set()
+        await until_all_sent(database)
+        await until(lambda: running.relay.figures.connected)
+        await running.end()
+        found = await rows(database)
+    assert sorted(sender.events) == sorted(name for _, name, *_ in found)
+    for user in range(3):
+        numbers = [int(name.split("-")[1]) for name in sender.first_times(f"user-{user}".encode())]
+        for topic in (0, 1):
+            mine = [number for number in numbers if number % 2 == topic]
+            assert mine == sorted(mine)
+
+
 async def test_a_row_that_is_committed_after_later_ones_were_sent_is_sent_too(tmp_path: Path) -> None:
     """Ids of several users do not ascend in commit order: 1 may be there after 2 was sent."""
     sender = MemorySender()
@@ -127,6 +154,16 @@ async def test_a_row_that_is_committed_after_later_ones_were_sent_is_sent_too(tm
                 lambda c: c.exec_driver_sql("UPDATE outbox SET id = 2 WHERE event_id = 'order-3-placed'")
             )
             await until(lambda: "order-3-placed" in sender.events)
+
+
+async def test_a_relay_whose_leases_have_lapsed_ends_without_giving_them_back(tmp_path: Path) -> None:
+    async with shop_database(tmp_path) as database:
+        running = start(database, MemorySender(), "a", lease_s=0.2)
+        await until(lambda: len(running.relay.figures.shards) == 8)
+        running.relay.leases.keep = away  # type: ignore[method-assign,assignment]
+        await until(lambda: not running.relay.leases.held)
+        await running.end()
+        assert {lease.owner for lease in await database.read(read_leases)} == {"a"}
 
 
 async def test_only_one_relay_works_on_a_shard_and_another_takes_over_when_it_ends(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from operating import fresh
 from relaying import event, left, rows, shop_database, until_all_sent
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from streams.admin.altering import set_config
+from streams.admin.connection import Admin
 from streams.broker import Broker
 from streams.cluster import Cluster
 from streams.kafka_log import KafkaLog
@@ -136,6 +138,36 @@ async def test_a_relay_ends_at_once_while_the_broker_is_away_and_leaves_the_rest
         stop.set()
         await running
         await assert_all_there(database, kafka, topic)
+
+
+async def test_a_topic_that_refuses_a_row_stops_only_itself_and_is_tried_again(
+    kafka: Cluster, topic: str, tmp_path: Path
+) -> None:
+    small = fresh("small")
+    ensure_topics(kafka, [Topic(small, partitions=PARTITIONS, config={"max.message.bytes": "100"})])
+    told: list[str] = []
+    async with shop_database(tmp_path) as database:
+        stop, relay = asyncio.Event(), relay_of(database, kafka, told.append)
+        relay.refused_s = 0.5
+        for n in range(10):
+            await place(database, small, range(10 * n, 10 * n + 5))
+            await place(database, topic, range(10 * n + 5, 10 * n + 10))
+        running = asyncio.create_task(relay.run(stop))
+        async with asyncio.timeout(30):
+            while await left(database) > 50:
+                await asyncio.sleep(0.05)
+        await place(database, topic, range(100, 150))
+        async with asyncio.timeout(30):
+            while await left(database) > 50:
+                await asyncio.sleep(0.05)
+        assert not relay.figures.connected
+        assert any(small in line for line in told)
+        await asyncio.to_thread(set_config, Admin(kafka), small, {"max.message.bytes": "1000000"})
+        await until_all_sent(database)
+        stop.set()
+        await running
+    assert len(await records(kafka, topic)) == 100
+    assert len(await records(kafka, small)) == 50
 
 
 @pytest.mark.slow

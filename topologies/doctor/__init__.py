@@ -9,6 +9,7 @@ writes anywhere: it makes a topic of one record, to see the brokers' time, and d
 - `groups`: does somebody work, on every partition, and does the lag not grow (two looks, some seconds apart)
 - `state`: can the state directory be written, who has it open, does it belong to this cluster, is it sound
 - `machine`: room on the disk, packages within their ranges, the clock
+- `database`: does the order database answer, has it this version's tables, does a relay publish what is in its outbox
 - `ports`: is what listens on the view server's port one view server
 
 A topology that has never run here (nobody has ever written its progress or committed for it) is not examined, unless

@@ -9,7 +9,8 @@ from streams.admin.connection import Admin
 from streams.broker import Broker
 from streams.cluster import Cluster
 from streams.errors import MillraceError
-from topologies.doctor import brokers, clock, groups, machine, ports, state, topics
+from topologies.doctor import brokers, clock, database, groups, machine, ports, state, topics
+from topologies.doctor.database import OrderDatabase
 from topologies.doctor.finding import Finding, Report, Said, Skipped
 from topologies.doctor.groups import Look
 from topologies.doctor.patient import Patient, in_all_versions
@@ -25,14 +26,15 @@ Tell = Callable[[str], object]
 class Examination:
     """What is examined: those that were ``named`` in any case, ``others`` if they have run here.
 
-    ``cluster`` None: there is none to ask. ``wait_s`` is how long the two looks at the lag are apart; ``tell`` hears
-    what is looked at now.
+    ``cluster`` None: there is none to ask. ``wait_s`` is how long the two looks at the lag are apart, and those at the
+    outbox; ``tell`` hears what is looked at now.
     """
 
     settings: Settings
     cluster: Cluster | None
     named: Sequence[Patient]
     others: Sequence[Patient]
+    orders: OrderDatabase
     wait_s: float = 3.0
     tell: Tell = lambda _: None
     _said: list[Said] = field(default_factory=list)
@@ -50,6 +52,7 @@ class Examination:
             self._part("state", "the state directory", partial(self._state, names, {}, {}))
         else:
             self._part("topics", "topics, groups and lag", partial(self._cluster, found.reachable, found.nodes))
+        self._part("database", "the order database", partial(database.look, self.orders, self.wait_s))
         self._part("views", "the view server's port", partial(ports.look, self.settings))
         return Report(tuple(self._said))
 

@@ -67,11 +67,15 @@ def holder(lock: Path) -> Holder | None:
     kind, pid = _told(told)
     if kind == fcntl.F_UNLCK:
         return None
+    return Holder(pid, command_of(pid), is_stopped(pid))
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether somebody stopped a process (Ctrl-Z, SIGSTOP); False where that cannot be told."""
     try:
-        stopped = psutil.Process(pid).status() == psutil.STATUS_STOPPED
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     except psutil.Error:
-        stopped = False
-    return Holder(pid, command_of(pid), stopped)
+        return False
 
 
 def _flock() -> bytes:

@@ -18,7 +18,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -28,7 +28,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from streams.errors import MillraceError
+from streams.errors import MillraceError, in_one_line
 from topologies.orders.engines import (
     is_numbered,
     is_of_driver,
@@ -36,6 +36,7 @@ from topologies.orders.engines import (
     is_transient,
     server_engine,
     sqlite_engine,
+    unwritten,
 )
 
 T = TypeVar("T")
@@ -50,6 +51,9 @@ DRIVERS: Final = {
 CONNECTIONS: Final = 16
 # How long a transaction waits for a row or the file, and for a connection; after so long it is not begun again (s).
 WAIT_S: Final = 5.0
+# How long a whole transaction may take, with all its waits. A server that lost its power answers nothing, and nothing
+# else would end the wait for it: of a connection that only reads TCP notices after two hours.
+ANSWER_S: Final = 20.0
 ATTEMPTS: Final = 6
 PAUSE_S: Final = 0.02
 
@@ -68,7 +72,7 @@ class DatabaseUnreachable(MillraceError):
         original = getattr(error, "orig", None) or error
         # MySQL's have a number first
         words = original.args[-1] if is_numbered(original) else original
-        reason = " ".join(str(words).split())[:200]
+        reason = in_one_line(words or original)[:200]
         super().__init__(
             f"the database at {shown_url(url)} cannot be used ({reason}): name yours with --database or "
             "MILLRACE_DATABASE"
@@ -108,18 +112,30 @@ def shown_url(url: URL) -> str:
 
 @dataclass(frozen=True)
 class Database:
-    """An open database; `writer` is the engine for what writes, on SQLite one of a single connection."""
+    """An open database; `writer` is the engine for what writes, on SQLite one of a single connection.
+
+    One that has not answered a transaction in `answer_s` is taken to be away; None: it is waited for.
+    """
 
     url: URL
     reader: AsyncEngine
     writer: AsyncEngine
     wait_s: float = WAIT_S
+    answer_s: float | None = ANSWER_S
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: URL, *, connections: int = CONNECTIONS, wait_s: float = WAIT_S) -> AsyncIterator[Self]:
-        """Open it: connections are made when they are needed, and closed at the end."""
-        if url.get_backend_name() == "sqlite":
+    async def open(
+        cls, url: URL, *, connections: int = CONNECTIONS, wait_s: float = WAIT_S, read_only: bool = False
+    ) -> AsyncIterator[Self]:
+        """Open it: connections are made when they are needed, and closed at the end.
+
+        `read_only` neither makes a SQLite file nor changes it; of a server's it is no promise.
+        """
+        if read_only and url.get_backend_name() == "sqlite":
+            engine = sqlite_engine(unwritten(url), connections, wait_s, "BEGIN", pragmas=())
+            found = cls(url, engine, engine, wait_s)
+        elif url.get_backend_name() == "sqlite":
             Path(url.database or "").parent.mkdir(parents=True, exist_ok=True)
             found = cls(
                 url,
@@ -133,13 +149,10 @@ class Database:
         try:
             yield found
         finally:
-            await found.reader.dispose()
-            await found.writer.dispose()
-
-    @property
-    def is_sqlite(self) -> bool:
-        """Whether it is a file with one writer at a time."""
-        return self.url.get_backend_name() == "sqlite"
+            with suppress(TimeoutError):  # PostgreSQL's are closed once the server has heard of it
+                async with asyncio.timeout(wait_s):
+                    await found.reader.dispose()
+                    await found.writer.dispose()
 
     async def read(self, transaction: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """What a transaction that writes nothing finds. Raises Busy, DatabaseUnreachable."""
@@ -170,7 +183,8 @@ class Database:
 
     async def _once(self, engine: AsyncEngine, transaction: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         try:
-            async with engine.connect() as connection:
+            # what is broken off in the middle of an answer has its connection closed by SQLAlchemy, not put back
+            async with asyncio.timeout(self.answer_s), engine.connect() as connection:
                 begun = await connection.begin()
                 result = await transaction(connection)
                 await begun.commit()
@@ -179,6 +193,8 @@ class Database:
             if error.connection_invalidated or is_refused(error):
                 raise DatabaseUnreachable(self.url, error) from error
             raise
+        except TimeoutError as error:
+            raise DatabaseUnreachable(self.url, TimeoutError("no answer in time")) from error
         except OSError as error:
             raise DatabaseUnreachable(self.url, error) from error
         except Exception as error:

@@ -2,8 +2,10 @@
 
 import math
 import sqlite3
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.exc import DBAPIError
@@ -16,17 +18,29 @@ MYSQL_AGAIN: Final = frozenset({1205, 1213, 1020})
 # PostgreSQL: serialization failure, deadlock, lock not available.
 POSTGRES_AGAIN: Final = frozenset({"40001", "40P01", "55P03"})
 SQLITE_AGAIN: Final = ("database is locked", "database table is locked")
-# MySQL: access denied, unknown database, cannot connect, lost during the handshake.
-MYSQL_REFUSED: Final = frozenset({1044, 1045, 1049, 2002, 2003, 2013})
+# MySQL: access denied, unknown database, cannot connect, lost during the handshake; disk full, too many connections,
+# shutting down, read-only.
+MYSQL_REFUSED: Final = frozenset({1044, 1045, 1049, 2002, 2003, 2013, 1021, 1040, 1053, 1290})
+# PostgreSQL: no disk, memory or connection left, shutting down, its system fails, read-only.
+POSTGRES_REFUSED: Final = ("53", "57P", "58", "25006")
+SQLITE_REFUSED: Final = ("unable to open database", "attempt to write", "database or disk is full")
 # Servers and what is between close idle connections: ours are made anew before that (MySQL's default is 8 hours).
 RECYCLE_S: Final = 1800
 LOCK_WAIT: Final = {
     "mysql": "SET SESSION innodb_lock_wait_timeout = {wait_s}",
     "postgresql": "SET SESSION lock_timeout = '{wait_s}s'",
 }
+PRAGMAS: Final = ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
 
 
-def sqlite_engine(url: URL, connections: int, wait_s: float, begin: str) -> AsyncEngine:
+def unwritten(url: URL) -> URL:
+    """The URL of a SQLite file that is to be read and not to be made, changed or brought to another journal."""
+    return url.set(database=f"file:{quote(url.database or '')}", query={"mode": "ro", "uri": "true"})
+
+
+def sqlite_engine(
+    url: URL, connections: int, wait_s: float, begin: str, pragmas: Sequence[str] = PRAGMAS
+) -> AsyncEngine:
     """An engine whose transactions begin with `begin`; the driver would begin them late, and some not at all."""
     engine = create_async_engine(
         url,
@@ -41,7 +55,7 @@ def sqlite_engine(url: URL, connections: int, wait_s: float, begin: str) -> Asyn
     def prepare(connection: Any, _record: object) -> None:
         connection.isolation_level = None
         cursor = connection.cursor()
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        for pragma in pragmas:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -87,15 +101,20 @@ def is_transient(error: DBAPIError) -> bool:
 
     A connection that was lost is none of these: whether its transaction was committed is not known.
     """
-    original: Any = error.orig
-    state = getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)
-    return _mysql_code(error) in MYSQL_AGAIN or state in POSTGRES_AGAIN or str(original).startswith(SQLITE_AGAIN)
+    said = str(error.orig)
+    return (
+        _mysql_code(error) in MYSQL_AGAIN or _postgres_state(error) in POSTGRES_AGAIN or said.startswith(SQLITE_AGAIN)
+    )
 
 
 def is_refused(error: DBAPIError) -> bool:
-    """Whether there was no connection, or none to that database, or no such file."""
+    """Whether there was no connection, or none to that database, or no such file, or it takes nothing now."""
     said = str(error.orig)
-    return _mysql_code(error) in MYSQL_REFUSED or said.startswith(("unable to open database", "attempt to write"))
+    return (
+        _mysql_code(error) in MYSQL_REFUSED
+        or _postgres_state(error).startswith(POSTGRES_REFUSED)
+        or said.startswith(SQLITE_REFUSED)
+    )
 
 
 def is_of_driver(error: Exception) -> bool:
@@ -106,6 +125,11 @@ def is_of_driver(error: Exception) -> bool:
 def _mysql_code(error: DBAPIError) -> int | None:
     original = error.orig
     return original.args[0] if original is not None and is_numbered(original) else None
+
+
+def _postgres_state(error: DBAPIError) -> str:
+    original = error.orig
+    return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""
 
 
 def is_numbered(error: BaseException) -> bool:

@@ -74,9 +74,14 @@ class Owner:
         """Its name in a row."""
         return f"{self.place} {self.pid} {self.started_s:.0f} {self.salt}"
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is, or was, a process of this machine."""
+        return self.place == _place()
+
     def is_gone(self) -> bool:
         """Whether it was a process here, and is none any more; False for processes of other machines."""
-        if self.place != _place():
+        if not self.is_here:
             return False
         try:
             process = psutil.Process(self.pid)
@@ -106,6 +111,12 @@ def owner_is_gone(text: str) -> bool:
     return owner is not None and owner.is_gone()
 
 
+async def read_leases(connection: AsyncConnection) -> list[Lease]:
+    """All shards' rows, by shard."""
+    found = await connection.execute(select(relay_leases).order_by(relay_leases.c.shard))
+    return [Lease(row.shard, row.owner, row.until_ms, row.epoch) for row in found]
+
+
 @dataclass
 class Leases:
     """The shards that one relay holds."""
@@ -123,17 +134,11 @@ class Leases:
         """The shards that are ours; none once the lease was not renewed for as long as it lasts."""
         return frozenset(self._held) if self.clock() < self._renewed_at + self.lease_s else frozenset()
 
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time to renew: with two tries to spare."""
-        return self.clock() >= self._renewed_at + self.lease_s / 3
-
     async def keep(self, connection: AsyncConnection) -> "Kept":
         """Renew what is ours and take what is free. Say `kept` after the commit, or nothing is held."""
         at, until_ms = self.clock(), now_ms() + round(self.lease_s * 1000)
-        found = (await connection.execute(select(relay_leases).order_by(relay_leases.c.shard))).all()
         held: dict[int, int] = {}
-        for lease in (Lease(row.shard, row.owner, row.until_ms, row.epoch) for row in found):
+        for lease in await read_leases(connection):
             ours = lease.owner == self.owner and self._held.get(lease.shard) == lease.epoch
             if not ours and not self.is_free(lease):
                 continue

@@ -7,6 +7,7 @@ commits each statement, so a step there makes what is missing and passes over wh
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -27,12 +28,13 @@ LOCK: Final = 7_205_759
 
 
 class NotMigrated(MillraceError):
-    """The tables are not those of this version."""
+    """The tables are not those of this version; `behind`: a migration brings them there."""
 
     def __init__(self, found: str | None) -> None:
+        self.behind = found is None or found in _steps()
         if found is None:
             super().__init__("the database has no tables yet: make them with `millrace db migrate`")
-        elif found in _steps():
+        elif self.behind:
             super().__init__(f"the database is at {found}, not at {newest()}: run `millrace db migrate`")
         else:
             super().__init__(f"the database is at {found}, which this version does not know: use the newer millrace")
@@ -62,7 +64,8 @@ async def migrate(database: Database) -> tuple[str | None, str]:
     async def transaction(connection: AsyncConnection) -> str | None:
         return await connection.run_sync(_migrated)
 
-    return await database.write(transaction), newest()
+    patient = replace(database, answer_s=None)  # a large table takes as long as it takes
+    return await patient.write(transaction), newest()
 
 
 def _migrated(connection: Connection) -> str | None:

@@ -115,8 +115,10 @@ def _values(one: Post) -> dict[str, object]:
     }
 
 
-async def unsent(connection: AsyncConnection, shards: Iterable[int], limit: int) -> list[Row]:
-    """The rows of these shards that wait, by id, at most so many."""
+async def unsent(
+    connection: AsyncConnection, shards: Iterable[int], limit: int, without: Collection[str] = ()
+) -> list[Row]:
+    """The rows of these shards that wait, by id, at most so many; those for the topics `without` are left out."""
     columns = outbox.c
     wanted = (
         select(
@@ -132,6 +134,8 @@ async def unsent(connection: AsyncConnection, shards: Iterable[int], limit: int)
         .order_by(columns.id)
         .limit(limit)
     )
+    if without:
+        wanted = wanted.where(columns.topic.not_in(sorted(without)))
     return [Row(*found) for found in await connection.execute(wanted)]
 
 

@@ -5,8 +5,10 @@
 - **At least once.** A row is noted as sent after Kafka has it. A relay that dies in between leaves rows that are sent
   again by the next one, with the same event ids; a database that is away when they are to be noted is waited for.
 - **In order.** Rows are sent by id, one batch after the other, by a producer that sends nothing after what failed. Any
-  relay that sends a row has sent, or found sent, the rows of the same user before it: so the first time that an event
-  is in the log, those before it are, also when two relays work on one shard for a while.
+  relay that sends a row has sent, or found sent, the rows of the same user and topic before it: so the first time that
+  an event is in the log, those before it are, also when two relays work on one shard for a while.
+- **Topic by topic.** Where the cluster refuses one (no such topic, no right to it, a record too large), its rows are
+  left out for a while and then tried again; the relay says so, and is not ready. The other topic's rows go on.
 - **One at a time.** A relay works on the shards whose leases it holds (`topologies.orders.leases`), the others look
   for leases that are free.
 
@@ -25,7 +27,7 @@ from typing import Any, Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from streams.consuming import Backoff, waited
-from streams.errors import MillraceError
+from streams.errors import MillraceError, in_one_line
 from topologies.orders import outbox
 from topologies.orders.database import Database
 from topologies.orders.leases import Leases
@@ -36,9 +38,12 @@ logger = logging.getLogger(__name__)
 
 BATCH: Final = 500
 POLL_S: Final = 0.1
+# A try may take ten seconds (`topologies.orders.sending`), in which nothing else goes out.
+REFUSED_S: Final = 30.0
 SLOW_S: Final = 5.0
 FORGET_EVERY_S: Final = 5.0
 FORGET_ROWS: Final = 2_000
+SAID: Final = 500
 DAY_S: Final = 86_400.0
 
 Told = Callable[[dict[str, Place]], None]
@@ -61,6 +66,7 @@ class Figures:
 class Relay:
     """Relays until it is stopped. `keep_s`: how long rows that were sent are kept, for those who ask for their place.
 
+    Rows for a topic that the cluster refuses are left out for `refused_s`, while those for others go out.
     `sent` hears of each event's place as soon as Kafka has it.
     """
 
@@ -69,6 +75,7 @@ class Relay:
     leases: Leases = field(default_factory=Leases)
     keep_s: float = DAY_S
     poll_s: float = POLL_S
+    refused_s: float = REFUSED_S
     batch: int = BATCH
     sent: Told = lambda _: None
     tell: Callable[[str], None] = logger.info
@@ -76,6 +83,7 @@ class Relay:
     _rung: asyncio.Event = field(default_factory=asyncio.Event)
     _troubled: bool = False
     _sending_since: float | None = None
+    _refused: dict[str, float] = field(default_factory=dict)  # topic: left out until then
 
     def ring(self) -> None:
         """Something was committed: look at once."""
@@ -85,11 +93,13 @@ class Relay:
         """Relay until `stop` is set; then give the leases back. What database and cluster refuse is tried again."""
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self.sender.open())
                 group.create_task(self._steadily(self._keep_leases, stop))
                 group.create_task(self._steadily(self._relay, stop))
                 group.create_task(self._steadily(self._forget, stop))
-            with suppress(MillraceError, SQLAlchemyError):
-                await self.database.write(self.leases.give_back)
+            if self.leases.held:  # else they lapse by themselves, and a database that is away is not waited for
+                with suppress(MillraceError, SQLAlchemyError):
+                    await self.database.write(self.leases.give_back)
         finally:
             self.sender.close()
 
@@ -101,7 +111,7 @@ class Relay:
                 await work(stop)
             except (MillraceError, NotSent, SQLAlchemyError) as error:
                 tries += 1
-                self._trouble(" ".join(str(error).split())[:500])
+                self._trouble(in_one_line(error)[:SAID])
                 await waited(stop, backoff.after(tries))
             else:
                 tries = 0
@@ -125,6 +135,7 @@ class Relay:
         if self._sending_since is not None and time.monotonic() > self._sending_since + SLOW_S:
             self._trouble(f"Kafka has not taken {self.figures.waiting} rows in {SLOW_S:g} s")
         if not self.figures.shards:
+            self._refused = {}
             self._well()  # standing by is all that it has to do
         if not self.figures.shards or self._troubled:
             found = await self.database.read(outbox.waiting)
@@ -143,20 +154,36 @@ class Relay:
         shards = self.leases.held
         if not shards:
             return 0
-        rows = await self.database.read(lambda connection: outbox.unsent(connection, shards, self.batch))
-        self._measure(rows)
+        refused = self._refused = {topic: until for topic, until in self._refused.items() if until > time.monotonic()}
+        rows = await self.database.read(lambda connection: outbox.unsent(connection, shards, self.batch, refused))
+        if not refused:
+            self._measure(rows)
         if rows:
-            self._sending_since = time.monotonic()
             try:
-                places = await self.sender.send(rows, stop)
-            finally:
-                self._sending_since = None
-            self.sent({row.event_id: places[row.id] for row in rows if row.id in places})
-            await self._note(places, stop)
-            self.figures.published += len(places)
-            self.figures.batches += 1
-        self._well()
+                places = await self._send(rows, stop)
+            except NotSent as failed:
+                if failed.refused is not None:
+                    self._refused[failed.refused] = time.monotonic() + self.refused_s
+                await self._took(rows, failed.sent, stop)
+                raise
+            await self._took(rows, places, stop)
+        if not refused:
+            self._well()
         return len(rows)
+
+    async def _send(self, rows: Sequence[Row], stop: asyncio.Event) -> dict[int, Place]:
+        self._sending_since = time.monotonic()
+        try:
+            return await self.sender.send(rows, stop)
+        finally:
+            self._sending_since = None
+
+    async def _took(self, rows: Sequence[Row], places: dict[int, Place], stop: asyncio.Event) -> None:
+        """Tell and note where the rows lie that Kafka has taken."""
+        self.sent({row.event_id: places[row.id] for row in rows if row.id in places})
+        await self._note(places, stop)
+        self.figures.published += len(places)
+        self.figures.batches += 1
 
     def _measure(self, rows: Sequence[Row]) -> None:
         self.figures.waiting = len(rows)
@@ -169,10 +196,10 @@ class Relay:
             try:
                 await self.database.write(lambda connection: outbox.mark(connection, places))
                 return
-            except MillraceError as error:
+            except (MillraceError, SQLAlchemyError) as error:
                 tries += 1
                 if tries == 1:
-                    self.tell(f"relay: {error}; {len(places)} rows that are sent wait to be noted")
+                    self.tell(f"relay: {in_one_line(error)[:SAID]}; {len(places)} rows that are sent wait to be noted")
                 if await waited(stop, backoff.after(tries)):
                     return
 

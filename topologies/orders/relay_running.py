@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import URL
 
 from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS, ensure_topics
-from topologies.group_pages import served
+from topologies.group_pages import Ready, pages, served
 from topologies.names import claim_port
 from topologies.orders.database import Database
 from topologies.orders.migrating import check
@@ -21,8 +20,7 @@ from topologies.orders.relay import DAY_S, Figures, Relay
 from topologies.orders.sending import KafkaSender
 from topologies.sales import own_topic
 from topologies.settings import LOOPBACK, Settings
-from topologies.views.guard import ACCESS, PUBLIC, Access, guarded, harden
-from topologies.views.problems import problems, to_json
+from topologies.views.guard import Access
 
 logger = logging.getLogger(__name__)
 
@@ -53,25 +51,11 @@ class RelayCollector(Collector):
 
 def relay_pages(figures: Figures, access: Access) -> web.Application:
     """The application; nothing listens yet. One that stands by is ready, too."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(RelayCollector(figures))
 
-    async def healthz(request: web.Request) -> web.Response:
-        return web.Response(body=to_json({"ok": True}), content_type="application/json")
+    def ready() -> Ready:
+        return figures.connected, {"shards": sorted(figures.shards), "waiting": figures.waiting}
 
-    async def readyz(request: web.Request) -> web.Response:
-        ready = figures.connected
-        body = {"ready": ready, "shards": sorted(figures.shards), "waiting": figures.waiting}
-        return web.Response(body=to_json(body), status=200 if ready else 503, content_type="application/json")
-
-    async def metrics(request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    app = web.Application(middlewares=[problems, guarded])
-    app[ACCESS], app[PUBLIC] = access, frozenset()
-    app.on_response_prepare.append(harden)
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
-    return app
+    return pages(RelayCollector(figures), ready, access)
 
 
 async def run_relay(

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from streams.consuming import Again, Backoff
-from streams.errors import MillraceError
+from streams.errors import MillraceError, in_one_line
 from streams.log import TP
 from streams.taking import Taken
 from topologies.orders.database import Database
@@ -57,7 +57,6 @@ class Saga:
 
     database: Database
     transitions: Transitions
-    ring: Callable[[], None] = lambda: None
     tell: Callable[[str], None] = logger.info
     away: Backoff = field(default_factory=lambda: Backoff(0.5, 10.0))
     figures: Figures = field(default_factory=Figures)
@@ -73,8 +72,7 @@ class Saga:
         except (MillraceError, SQLAlchemyError) as error:
             tries = self._in_vain[tp] = self._in_vain.get(tp, 0) + 1
             if tries == 1:
-                said = " ".join(str(error).split())[:300]
-                self.tell(f"saga: {len(named)} of {tp.topic}[{tp.partition}] wait: {said}")
+                self.tell(f"saga: {len(named)} of {tp.topic}[{tp.partition}] wait: {in_one_line(error)[:300]}")
             raise Again(self.away.after(tries)) from error
         self._in_vain.pop(tp, None)
 
@@ -87,8 +85,6 @@ class Saga:
             self.figures.paid += await self.database.write(lambda connection: self._pay(connection, paid))
         for one in over:
             self.figures.cancelled += await self._cancel(one)
-        if waiting:
-            self.ring()
 
     async def _pay(self, connection: AsyncConnection, order_ids: Sequence[int]) -> int:
         return sum([await self.transitions.pay(connection, order_id) is not None for order_id in order_ids])

@@ -11,6 +11,8 @@ a matter of chance.
 import asyncio
 import sqlite3
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -24,7 +26,10 @@ CREATE TABLE IF NOT EXISTS charges (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS movements (number INTEGER PRIMARY KEY, key TEXT NOT NULL, amount INTEGER NOT NULL);
 """
-BUSY_S: Final = 10.0
+# The worker's loop waits so long, and asks again later.
+BUSY_S: Final = 2.0
+# What may pass by itself; of extended codes the last byte counts.
+PASSES: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 REASONS: Final = ("insufficient funds", "card expired", "suspected fraud")
 
 
@@ -78,15 +83,17 @@ class LocalGateway:
     async def charge(self, charge: Charge) -> Charged | Declined:
         """Take the money, or not. Raises NoAnswer."""
         await self._travel()
-        for _ in range(2 if self.chance.random() < self.manners.duplicates else 1):
-            answer = self._charge(charge)
+        with _answering():
+            for _ in range(2 if self.chance.random() < self.manners.duplicates else 1):
+                answer = self._charge(charge)
         await self._travel()
         return answer
 
     async def give_back(self, key: str) -> Returned:
         """Give the money back; a key that was never charged is closed. Raises NoAnswer."""
         await self._travel()
-        returned = self._give_back(key)
+        with _answering():
+            returned = self._give_back(key)
         await self._travel()
         return returned
 
@@ -144,9 +151,25 @@ class LocalGateway:
         """The books; as a context they are committed, or rolled back."""
         if self._connection is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)
-            self._connection.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {TABLES}")
+            connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None)
+            try:
+                connection.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {TABLES}")
+            except sqlite3.Error:
+                connection.close()
+                raise
+            self._connection = connection
         return self._connection
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Books that are locked, or on a full disk, are a gateway that does not answer now."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if (error.sqlite_errorcode & 0xFF) not in PASSES:
+            raise
+        raise NoAnswer(f"the gateway's books: {error}") from error
 
 
 def holdings(path: Path) -> dict[str, Held]:

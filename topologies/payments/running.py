@@ -8,14 +8,14 @@ from typing import Final
 
 from sqlalchemy import URL
 
-from streams.consuming import Reading, consume
+from streams.consuming import Meter, Reading, consume
 from streams.errors import MillraceError
 from streams.kafka_log import KafkaLog
 from streams.log import LogError
 from streams.taking import Taking
 from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS, ensure_topics
 from topologies.group_running import Work, run_group
-from topologies.names import claim_name
+from topologies.names import claim_member
 from topologies.orders import saga
 from topologies.orders.database import Database
 from topologies.orders.migrating import check
@@ -60,25 +60,33 @@ async def run_payments(
         transitions = Transitions(orders.name)
         paying = PaymentWorker(database, gateway, payments.name, transitions, at_once=at_once, tell=_tell)
         ending = Saga(database, transitions, tell=_tell)
+        starting, taking = Taking(log, [orders], paying), Taking(log, [payments], ending)
+        group, meter = settings.prefix + saga.GROUP, Meter()
+
+        def counted() -> Mapping[str, float]:
+            dead = {"payments_undecodable": starting.dead, "saga_undecodable": taking.dead}
+            return {**counts(paying, ending), **dead}
+
         work = Work(
             settings.prefix + worker.GROUP,
             [orders],
-            Taking(log, [orders], paying),
+            starting,
             Reading(max_records=RECORDS),
-            lambda: counts(paying, ending),
+            counted,
+            {group: meter},
         )
         stop = asyncio.Event()
         steps = Reading(
             max_records=RECORDS,
-            instance=claim_name(settings.state_dir, settings.prefix + saga.GROUP, settings.name),
+            instance=claim_member(settings.state_dir, group, settings.name),
             session_s=settings.session_s,
         )
-        taking = Taking(log, [payments], ending)
-        group = settings.prefix + saga.GROUP
         try:
             async with asyncio.TaskGroup() as both:
                 both.create_task(
-                    consume(settings.cluster, group, [payments], taking, stop=stop, reading=steps, tell=_tell)
+                    consume(
+                        settings.cluster, group, [payments], taking, stop=stop, reading=steps, meter=meter, tell=_tell
+                    )
                 )
                 both.create_task(run_group(work, settings, host=host, port=port, stop=stop, started=started))
         except BaseExceptionGroup as errors:

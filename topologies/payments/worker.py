@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from sqlalchemy.exc import SQLAlchemyError
 
 from streams.consuming import Again, Backoff
-from streams.errors import MillraceError
+from streams.errors import MillraceError, in_one_line
 from streams.events import OrderEvent
 from streams.log import TP
 from streams.taking import Taken
@@ -50,7 +50,6 @@ class Figures:
     settled: dict[PaymentStatus, int] = field(default_factory=lambda: defaultdict(int))
     requests: int = 0
     unanswered: int = 0
-    skipped: int = 0  # events of orders that the database does not know
 
 
 @dataclass
@@ -71,7 +70,6 @@ class PaymentWorker:
     at_once: int = AT_ONCE
     backoff: Backoff = field(default_factory=lambda: Backoff(0.1, 5.0))
     away: Backoff = field(default_factory=lambda: Backoff(0.5, 10.0))
-    ring: Callable[[], None] = lambda: None
     tell: Callable[[str], None] = logger.info
     figures: Figures = field(default_factory=Figures)
 
@@ -93,7 +91,7 @@ class PaymentWorker:
         if errors:
             tries = self._in_vain[tp] = self._in_vain.get(tp, 0) + 1
             if tries == 1:
-                said = " ".join(str(errors[0]).split())[:300]
+                said = in_one_line(errors[0])[:300]
                 self.tell(f"payments: {len(errors)} of {tp.topic}[{tp.partition}] wait: {said}")
             raise Again(self.away.after(tries))
         self._in_vain.pop(tp, None)
@@ -101,8 +99,6 @@ class PaymentWorker:
     async def _to_rest(self, order_id: int) -> None:
         async with self._slots:
             standing = await self._begin.ask(order_id)
-            if standing is None:
-                self.figures.skipped += 1
             while standing is not None and standing.need is not Need.NOTHING:
                 if standing.need is Need.CHARGE:
                     standing = await self._charge(standing)
@@ -148,7 +144,6 @@ class PaymentWorker:
         found = await self.database.write(lambda connection: settle(connection, outcomes, self.topic))
         for one in outcomes:
             self.figures.settled[one.payment] += 1
-        self.ring()
         return [found[one.standing.order_id] for one in outcomes]
 
 

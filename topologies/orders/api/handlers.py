@@ -7,9 +7,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from streams.errors import MillraceError
+from streams.errors import MillraceError, in_one_line
 from topologies.orders.api import endpoints
 from topologies.orders.api.activity import Teller
 from topologies.orders.api.bodies import NewActivity, NewOrder, Ready, read_body
@@ -53,8 +53,8 @@ async def database_problems(request: web.Request, handler: Handler) -> web.Strea
         return await handler(request)
     except Busy as error:
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "Busy", str(error)) from error
-    except (DatabaseUnreachable, NotMigrated) as error:
-        logger.warning("%s %s: %s", request.method, request.path, error)
+    except (DatabaseUnreachable, NotMigrated, OperationalError) as error:
+        logger.warning("%s %s: %s", request.method, request.path, in_one_line(error))
         detail = "the database cannot be asked; whether it took what was sent is not known: ask, or repeat with a key"
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "no-database", "No database", detail) from error
 
