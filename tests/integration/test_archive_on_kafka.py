@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 from fleet import MILLRACE, Fleet, Shop, ends, free_port, get, new_prefix, wait_applied, wait_until
+from operating import transact
 
 from agents.sales import CURRENCY_MARK
 from streams.cluster import Cluster
 from streams.producers import Producer
+from streams.topics import Topic, ensure_topics
+from topologies.archive.checking import check
 from topologies.archive.files import Files
 from topologies.demo.processes import Child, Children
 
@@ -155,6 +158,21 @@ def test_what_is_there_can_be_archived_once_and_gone_on_with_by_another(kafka: C
     newest.unlink()  # the files say how far the archive is, whatever the group has committed
     assert asked(environment, "run", "--once", "--port", port)["records"] == lost > 0
     assert assert_whole(shop, to) == 3_500
+
+
+@pytest.mark.timeout(120)
+def test_archiving_once_ends_where_transactions_were_whoever_writes_the_files(kafka: Cluster, tmp_path: Path) -> None:
+    prefix, to = new_prefix("once"), tmp_path / "lake"
+    topic = Topic(f"{prefix}transactions", partitions=4)
+    ensure_topics(kafka, [topic])
+    transact(kafka, topic.name, 3, 200, 0, 1)
+    transact(kafka, topic.name, 0, 0, 12, 0, commit=False)
+    run = ["archive", "run", "--once", "--topic", "transactions", "--to", str(to)]
+    with Children(tmp_path / "logs", Fleet(kafka, tmp_path, prefix).environment()) as children:
+        both = [children.start(name, [*run, "--name", name, "--port", str(free_port())]) for name in ("a0", "a1")]
+        assert [one.process.wait(60) for one in both] == [0, 0]
+    rows = {one.tp.partition: (one.rows, one.faults) for one in check(Files(str(to)), topic.name)}
+    assert rows == {0: (3, []), 1: (200, []), 2: (12, []), 3: (1, [])}
 
 
 @pytest.mark.timeout(120)

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -52,9 +53,9 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Files]:
         found.fs.store.clear()
 
 
-async def started(files: Files, end: int = 1_000_000, topic_id: str = "") -> Archive:
+async def started(files: Files, end: int = 1_000_000, topic_id: str = "", first: int = 0) -> Archive:
     archive = Archive(files, [ORDER_EVENTS], {"order-events": topic_id})
-    await archive.starts(TP0, 0, end)
+    await archive.starts(TP0, first, end)
     return archive
 
 
@@ -108,6 +109,28 @@ def test_however_archivers_interleave_and_start_anew_no_offset_is_there_twice_or
     asyncio.run(run())
 
 
+async def test_where_an_archive_stands_is_found_under_any_day_and_among_the_partitions_own_files(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def whole_topic(*_: Any, **__: Any) -> Any:
+        raise AssertionError("they are millions, and those of all partitions")
+
+    archive = Archive(files, [ORDER_EVENTS])
+    days = {0: [5, 9, 3], 1: [9, 2], 11: [4, 7]}
+    for number, of_records in days.items():
+        await archive.starts(tp := TP("order-events", number), 0, 100)
+        for offset, day in enumerate(of_records):
+            await archive(tp, [record(offset, day * DAY)])
+    for listing in ("find", "glob", "walk"):
+        monkeypatch.setattr(files.fs, listing, whole_topic)
+    found = files.newest(TP("order-events", 1))
+    assert found is not None
+    assert found[0].endswith("date=1970-01-03/partition=1/00000000000000000001.parquet")
+    assert found[1].end == 2
+    assert files.newest(TP("order-events", 2)) is None
+    assert files.newest(TP("nothing", 0)) is None
+
+
 async def test_a_row_has_all_that_the_record_had_and_the_fields_of_its_event(files: Files) -> None:
     await (await started(files))(TP0, [record(0), record(1, value=b"{"), record(2, value=b"", key=None)])
     ((order, user, amount, item, headers),) = rows(
@@ -158,6 +181,29 @@ async def test_holes_of_the_log_are_none_of_the_archive(files: Files) -> None:
     await archive(TP0, [record(12)])
     (found,) = check(files, "order-events")
     assert (found.first, found.end, found.rows, found.faults) == (0, 13, 3, [])
+
+
+async def test_what_the_log_deleted_before_it_was_archived_is_found(files: Files) -> None:
+    await (await started(files))(TP0, records(0, 100))
+    for first in (140, 151):  # killed after its start, before it wrote anything
+        archive = await started(files, first=first)
+    await archive(TP0, records(151, 160))
+    await archive(TP0, records(160, 170))
+    await (await started(files, first=151))(TP0, records(165, 180))
+    (found,) = check(files, "order-events")
+    assert (found.first, found.end, found.rows) == (0, 180, 129)
+    assert len(found.faults) == 1
+    assert "0100.parquet lacks 100 to 150: the log had deleted them" in found.faults[0]
+
+
+async def test_what_another_archived_in_time_is_not_lost(files: Files) -> None:
+    first = await started(files)
+    await first(TP0, records(0, 100))
+    late = await started(files, first=151)  # as after a pause: the other one has these records in its hands
+    await first(TP0, records(100, 160))
+    await late(TP0, records(151, 170))
+    assert offsets(files) == list(range(170))
+    assert [found.faults for found in check(files, "order-events")] == [[]]
 
 
 async def test_what_is_missing_damaged_or_there_twice_is_found(files: Files) -> None:
@@ -270,6 +316,46 @@ async def test_a_topic_without_a_type_is_archived_as_bytes(files: Files) -> None
     await archive.starts(tp, 5, 100)
     await archive(tp, [record(5, value=b"\x00\xff"), record(6, value=None, key=None)])
     assert rows(files, 'SELECT "offset", value, "partition" FROM sensor_readings ORDER BY 1')[0] == (5, b"\x00\xff", 1)
+
+
+async def archived(files: Files, *topics: str) -> None:
+    """One record of each topic, which is the topic's name."""
+    archive = Archive(files, [Topic(name) for name in topics])
+    for name in topics:
+        await archive.starts(TP(name, 0), 0, 100)
+        await archive(TP(name, 0), [record(0, value=name.encode())])
+
+
+async def test_whatever_a_topic_is_called_there_is_a_table_of_it(files: Files) -> None:
+    names = ["order", "left", "a-b", "a.b", "A_b", "a_b_2", "1", "-", "order-events.counted", "own-order.events"]
+    await archived(files, *names)
+    with Tables(files, EventTime(), prefix="own-") as tables:
+        found = {table: tables.query(f'SELECT value FROM "{table}"').rows for table in tables.names}
+        assert sorted(value for ((value,),) in found.values()) == sorted(name.encode() for name in names)
+        assert found["order_events"] == [(b"own-order.events",)]
+        with pytest.raises(MillraceError) as failed:
+            tables.query("SELECT * FROM order")
+    told = str(failed.value).partition("tables: ")[2]
+    assert '"order", ' in told
+    assert "a_b_3 of topic a.b" in told
+
+
+async def test_orders_are_counted_from_the_shops_own_topic(files: Files) -> None:
+    await archived(files, "Order-events", "order.events", "order-events")
+    archive = Archive(files, [replace(ORDER_EVENTS, name="shop-order-events")])
+    await archive.starts(TP("shop-order-events", 0), 0, 100)
+    await archive(TP("shop-order-events", 0), records(0, 3))
+    with Tables(files, EventTime(), prefix="shop-") as tables:
+        assert tables.query("SELECT count(*) FROM order_events_counted").rows == [(3,)]
+    with Tables(files, EventTime(), prefix="another-") as tables:
+        assert "order_events_counted" not in tables.names
+
+
+async def test_a_table_that_cannot_be_read_is_told_with_its_topic(files: Files) -> None:
+    await archived(files, "a", "b")
+    files.fs.pipe_file(files.places("b")[0][0], b"PAR1 and nothing else PAR1")
+    with pytest.raises(MillraceError, match="the archive of topic b cannot be read"):
+        rows(files, "SELECT 1")
 
 
 class Reading(Struct, rename="camel"):

@@ -3,23 +3,24 @@
 import asyncio
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from streams.codecs import encode
 from streams.consuming import Again, Backoff
 from streams.dead_letters import told
 from streams.events import OrderEvent, PaymentNotification
-from streams.log import TP, Entry
+from streams.log import TP, Entry, LogError, Span
 from streams.memory_log import MemoryLog, MemoryRecord
 from streams.taking import Taking
 from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS
 from topologies.notifications.channels import Away, LogChannel, NotNow, Refused
 from topologies.notifications.channels import Channel as AnyChannel
-from topologies.notifications.delivering import Delivering
+from topologies.notifications.delivering import CHANNEL_HEADER, Delivering
 from topologies.notifications.notices import Notice
 from topologies.notifications.notifying import Notifying, Resending
 
@@ -48,6 +49,11 @@ class Channel:
 
     def ids(self) -> list[str]:
         return [notice.id for notice in self.sent]
+
+
+class Unwritable(MemoryLog):
+    async def append(self, appends: Mapping[TP, Sequence[Entry]]) -> dict[TP, list[Span]]:
+        raise LogError("away")
 
 
 class Shop:
@@ -207,6 +213,42 @@ async def test_a_channel_that_is_away_makes_no_dead_letters_however_long() -> No
     assert len(shop.told) == 2  # that it is away, and that it is back
 
 
+async def test_one_that_finds_the_channel_away_while_all_others_get_through_is_a_dead_letter() -> None:
+    channel = Channel(fails=lambda notice: Away("status 503") if notice.id == "order-0-placed" else None)
+    shop = Shop(channel)
+    shop.order(0)
+    for number in range(1, 50):
+        if number < 20:
+            shop.order(number, user=number + 1)
+        wait_s = await shop.step()
+        shop.now += wait_s or 0.0
+    assert shop.committed == 20
+    assert channel.ids() == [f"order-{number}-placed" for number in range(1, 20)]
+    [letter] = shop.letters()
+    assert "not delivered in 3 tries: status 503" in letter.reason
+
+
+async def test_a_channel_that_takes_only_so_many_a_second_makes_no_dead_letters() -> None:
+    left = 0
+
+    def fails(notice: Notice) -> Exception | None:
+        nonlocal left
+        left -= 1
+        return None if left >= 0 else Away("status 429", 1.0)
+
+    channel = Channel(fails=fails)
+    shop = Shop(channel)
+    for number in range(300):
+        shop.order(number, user=number)
+    for _ in range(1_000):
+        left = 10
+        if (wait_s := await shop.step()) is None:
+            break
+        shop.now += max(wait_s, 1.0)
+    assert sorted(channel.ids()) == sorted(f"order-{number}-placed" for number in range(300))
+    assert shop.letters() == []
+
+
 async def test_one_that_is_away_is_asked_once_in_a_while_not_by_every_notice() -> None:
     asked = 0
 
@@ -273,6 +315,22 @@ async def test_what_does_not_decode_goes_to_the_dead_letters_of_its_topic() -> N
     assert shop.letters() == []
 
 
+async def test_an_order_of_before_1970_ends_neither_notices_nor_those_sent_again() -> None:
+    channel = Channel()
+    shop = Shop(channel)
+    early = b'{"orderId":1,"userId":1,"amount":1,"occurredAt":"1969-12-31T00:00:00Z"}'
+    shop.put(early)
+    shop.order(1)
+    await shop.run()
+    assert channel.ids() == ["order-1-placed"]
+    [letter] = shop.log.records(TP("order-events.dead-letters", 0))
+    assert told(letter.headers)
+    headers = [(CHANNEL_HEADER, b"test"), *letter.headers]
+    shop.log.put(ASIDE, Entry(letter.key, letter.value, headers))
+    await Resending(shop.delivering, shop.log, TOPICS, "KRW")(ASIDE, shop.log.records(ASIDE))
+    assert channel.ids() == ["order-1-placed"]
+
+
 async def test_dead_letters_are_sent_again_on_their_own_channel_only() -> None:
     broken = True
     bad = Channel("bad", fails=lambda notice: Refused("no") if broken else None)
@@ -300,6 +358,46 @@ async def test_dead_letters_for_a_channel_that_is_not_here_stay_in_the_queue() -
     first, last = shop.log.records(ASIDE)
     assert (first.value, first.headers) == (last.value, last.headers)
     assert again.kept == 1
+
+
+async def test_dead_letters_for_other_channels_are_moved_once_and_before_anything_behind_them_is_committed() -> None:
+    refused = {"webhook": ("0", "1", "4"), "smtp": ("2", "3")}
+
+    def refusing(name: str) -> Channel:
+        return Channel(name, fails=lambda notice: Refused("no") if notice.order in refused[name] else None)
+
+    shop = Shop(refusing("webhook"), refusing("smtp"))
+    for number in range(5):
+        shop.order(number, user=number)
+    await shop.run()
+    busy = True
+    smtp = Channel("smtp", fails=lambda notice: NotNow("busy") if busy else None)
+    delivering = Delivering([smtp], shop.log, ASIDE.topic, backoff=Backoff(1, 1), clock=lambda: shop.now)
+    again, letters = Resending(delivering, shop.log, TOPICS, "KRW"), shop.log.records(ASIDE)
+    left, at = letters, 0
+    for _ in range(3):
+        with pytest.raises(Again) as waiting:
+            await again(ASIDE, left)
+        at = waiting.value.at or at
+        left = [letter for letter in letters if letter.offset >= at]
+        shop.now += 1
+    busy = False
+    await again(ASIDE, left)
+    moved = shop.log.records(ASIDE)[5:]
+    assert at == 2
+    assert [letter.headers for letter in moved] == [letters[offset].headers for offset in (0, 1, 4)]
+    assert (smtp.ids(), again.kept) == (["order-2-placed", "order-3-placed"], 3)
+
+
+async def test_no_dead_letter_is_sent_again_while_those_for_other_channels_cannot_be_moved() -> None:
+    shop = Shop(Channel("webhook", fails=lambda notice: Refused("no")), Channel("smtp", fails=lambda _: Refused("no")))
+    shop.order(0)
+    await shop.run()
+    smtp = Channel("smtp")
+    again = Resending(Delivering([smtp], shop.log, ASIDE.topic), Unwritable(), TOPICS, "KRW")
+    with pytest.raises(Again) as waiting:
+        await again(ASIDE, shop.log.records(ASIDE))
+    assert (waiting.value.at, smtp.sent, again.kept) == (None, [], 0)
 
 
 async def test_a_dead_letter_that_fails_again_is_one_again_with_the_same_id() -> None:

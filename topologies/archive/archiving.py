@@ -33,7 +33,11 @@ class Counts:
 
 @dataclass
 class Archive:
-    """A handler for `streams.consuming` and its `starts`. `ids` has the topics' own ids, where the brokers have any."""
+    """A handler for `streams.consuming` and its `starts`. `ids` has the topics' own ids, where the brokers have any.
+
+    `next` is where the archive of a partition stands, `begins` where its log began when that was last looked for: what
+    is between them was deleted before it was archived, and the next file's footer says so.
+    """
 
     files: Files
     topics: Sequence[Topic]
@@ -41,6 +45,7 @@ class Archive:
     tell: Tell = logger.info
     counts: Counts = field(default_factory=Counts)
     next: dict[TP, int] = field(default_factory=dict)
+    begins: dict[TP, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make the columns of each topic."""
@@ -62,6 +67,7 @@ class Archive:
                 tries += 1
                 self._failed(tp, tries, error)
                 await asyncio.sleep(self._backoff.after(tries))
+        self.begins[tp] = first
         if found is None:
             self.next[tp] = first
             return first
@@ -95,15 +101,16 @@ class Archive:
         return found is not None and found[1].end >= end
 
     async def _write(self, tp: TP, records: Sequence[Record]) -> None:
-        footer = Footer(self.next[tp], records[-1].offset + 1, len(records), self.ids.get(tp.topic, ""))
-        path = path_of(tp, footer.first, day_of(records[0].timestamp))
+        first, lost = self.next[tp], max(0, self.begins[tp] - self.next[tp])
+        footer = Footer(first, records[-1].offset + 1, len(records), self.ids.get(tp.topic, ""), lost)
+        path = path_of(tp, first, day_of(records[0].timestamp))
         try:
             async with self._room:
                 self.next[tp] = await asyncio.to_thread(self._create, tp, path, records, footer)
         except OSError as error:
             self._tries[tp] = tries = self._tries.get(tp, 0) + 1
             self._failed(tp, tries, error)
-            raise Again(self._backoff.after(tries), at=footer.first) from error
+            raise Again(self._backoff.after(tries), at=first) from error
         self._tries.pop(tp, None)
         if self.next[tp] == footer.end:
             self.counts.records += len(records)

@@ -1,4 +1,4 @@
-"""Whether an archive is what it promises: each offset once, no two files over the same, none missing in between."""
+"""Whether an archive is what it promises: each offset once, no two files over the same, none missing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -57,6 +57,11 @@ def _check(files: Files, tp: TP, paths: list[str]) -> Checked:
             found.faults.append(f"{path} begins at {footer.first}, before {found.end}, where the one before it ends")
         elif footer.first > found.end:
             found.faults.append(f"{path} begins at {footer.first}: {found.end} to {footer.first - 1} are missing")
+        if footer.lost:
+            last = footer.first + footer.lost - 1
+            found.faults.append(
+                f"{path} lacks {footer.first} to {last}: the log had deleted them (retention) before they were archived"
+            )
         inside = bool(offsets) and footer.first <= offsets[0] and offsets[-1] < footer.end
         if not inside or len(offsets) != footer.rows or any(one >= two for one, two in pairwise(offsets)):
             found.faults.append(f"{path} does not hold the offsets that it says")

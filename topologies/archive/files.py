@@ -1,7 +1,8 @@
 """The archive's files, on a local disk or anywhere that fsspec reaches: written whole, once, and never over another.
 
 A footer's own entries (`Footer`) begin with `millrace.`: `from` and `end`, the offsets that the file covers (holes of
-the log included), `rows`, and `topic-id`, which tells the topic from another that is made under its name later.
+the log included), `rows`, `topic-id`, which tells the topic from another that is made under its name later, and where
+there are any `lost`: so many offsets from `from` on were deleted from the log before anybody had archived them.
 """
 
 import contextlib
@@ -37,21 +38,24 @@ class Footer:
     end: int
     rows: int
     topic_id: str = ""
+    lost: int = 0
 
     def metadata(self) -> dict[str, str]:
         """As it is written."""
-        return {
+        said = {
             "millrace.from": str(self.first),
             "millrace.end": str(self.end),
             "millrace.rows": str(self.rows),
             "millrace.topic-id": self.topic_id,
         }
+        return said | ({"millrace.lost": str(self.lost)} if self.lost else {})
 
     @classmethod
     def read(cls, metadata: Mapping[bytes, bytes]) -> Self:
         """From a file's metadata. Raises KeyError or ValueError for a file of somebody else's."""
         said = {name: metadata[f"millrace.{name}".encode()].decode() for name in ("from", "end", "rows", "topic-id")}
-        return cls(int(said["from"]), int(said["end"]), int(said["rows"]), said["topic-id"])
+        lost = int(metadata.get(b"millrace.lost", b"0"))
+        return cls(int(said["from"]), int(said["end"]), int(said["rows"]), said["topic-id"], lost)
 
 
 class Files:
@@ -90,8 +94,22 @@ class Files:
 
     def newest(self, tp: TP) -> tuple[str, Footer] | None:
         """The file of a partition that begins last."""
-        mine = [(path, place) for path, place in self.places(tp.topic) if place.tp == tp]
-        return (mine[-1][0], self.footer(mine[-1][0])) if mine else None
+        with _as_os_error():
+            self.fs.invalidate_cache()
+            found = [(place, path) for path in self._paths(tp) if (place := place_of(path)) is not None]
+        if not found:
+            return None
+        _, path = max(found)
+        return path, self.footer(path)
+
+    def _paths(self, tp: TP) -> Iterator[str]:
+        """What lies in a partition's own directories, under every day: a later record can be of an earlier one."""
+        directory = f"{self.root}/{tp.topic}"
+        days = self.fs.ls(directory, detail=True) if self.fs.exists(directory) else []
+        for day in days:
+            if day["type"] == "directory":
+                with contextlib.suppress(FileNotFoundError):  # it has no file of this day
+                    yield from self.fs.ls(f"{day['name'].rstrip('/')}/partition={tp.partition}", detail=False)
 
     def footer(self, path: str) -> Footer:
         """What a file says of itself. Raises MillraceError for one that is damaged, or none of an archive's."""

@@ -12,7 +12,7 @@ from streams.admin.topics import partitions_of
 from streams.consuming import Reading, waited
 from streams.errors import MillraceError
 from streams.kafka_log import KafkaLog
-from streams.log import TP, LogError
+from streams.log import TP, Log, LogError
 from streams.topics import ORDER_EVENTS, PAYMENT_NOTIFICATIONS, USER_ACTIVITY, Topic, ensure_topics, topic_ids
 from topologies.archive.archiving import GROUP, Archive
 from topologies.archive.files import Files
@@ -78,17 +78,28 @@ def _own(topics: Sequence[Topic], settings: Settings) -> list[Topic]:
 
 
 async def _stop_when_done(archive: Archive, settings: Settings, stop: asyncio.Event) -> None:
-    """Set `stop` once the files reach to where every partition ended at the start, whoever wrote them."""
+    """Set `stop` once the files reach to the last record that every partition had at the start, whoever wrote them."""
     log = KafkaLog(settings.cluster)
     try:
         await log.start()
         every = [TP(topic.name, number) for topic in archive.topics for number in range(topic.partitions)]
-        ends, begins = await log.end_offsets(every), await log.start_offsets(every)
+        left = await _ends(log, every)
     except LogError as error:
         raise MillraceError(f"{error}; see `millrace doctor`") from error
     finally:
         await log.stop()
-    left = {tp: end for tp, end in ends.items() if end > begins[tp]}
     while left and not await waited(stop, LOOK_S):
         left = {tp: end for tp, end in left.items() if not await archive.reaches(tp, end)}
     stop.set()
+
+
+async def _ends(log: Log, every: Sequence[TP]) -> dict[TP, int]:
+    """The offset after each partition's last record; what is behind it (a transaction's marker) comes to no file."""
+    begins, ends = await log.start_offsets(every), await log.end_offsets(every)
+    found, back = dict[TP, int](), 1
+    while spans := {tp: (max(begins[tp], end - back), end) for tp, end in ends.items() if begins[tp] < end}:
+        async for tp, records in log.read(spans):
+            found[tp] = records[-1].offset + 1
+        ends = {tp: end for tp, (start, end) in spans.items() if tp not in found and start > begins[tp]}
+        back *= 10
+    return found

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from streams.errors import MillraceError
 from streams.topics import Topic
-from topologies.cli.options import Bootstrap, Home, Json, MemberState, PagesHost, PagesPort
+from topologies.cli.options import Bootstrap, Home, Json, MemberName, MemberState, PagesHost, PagesPort
 from topologies.settings import LOOPBACK, Settings, home_directory
 
 if TYPE_CHECKING:
@@ -48,10 +48,6 @@ RollS = Annotated[
 RollRecords = Annotated[
     int, typer.Option("--records", min=1, help="Records after which a file is written before that.")
 ]
-Name = Annotated[
-    str | None,
-    typer.Option("--name", help="The member's name, which brings it back at once; else the first free slot."),
-]
 OneTopic = Annotated[str | None, typer.Option("--topic", help="Only this one; else all that are there.")]
 Sql = Annotated[str, typer.Argument(help="A query; tables are order_events, order_events_counted, user_activity, ...")]
 
@@ -70,7 +66,7 @@ def run(
     once: Once = False,
     roll_s: RollS = 60.0,
     roll_records: RollRecords = 25_000,
-    name: Name = None,
+    name: MemberName = None,
     port: PagesPort = None,
     host: PagesHost = LOOPBACK,
     state: MemberState = None,

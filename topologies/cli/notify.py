@@ -11,7 +11,7 @@ import orjson
 import typer
 
 from streams.errors import MillraceError
-from topologies.cli.options import Bootstrap, Home, Json, MemberState, PagesHost, PagesPort
+from topologies.cli.options import Bootstrap, Home, Json, MemberName, MemberState, PagesHost, PagesPort
 from topologies.settings import LOOPBACK, Settings
 
 if TYPE_CHECKING:
@@ -34,10 +34,6 @@ Group = Annotated[
     str | None,
     typer.Option("--group", help="A group of its own, so that one channel need not wait for what another has to do."),
 ]
-Name = Annotated[
-    str | None,
-    typer.Option("--name", help="The member's name, which brings it back at once; else the first free slot."),
-]
 
 KNOWN = ("log", "smtp", "webhook")
 
@@ -58,7 +54,7 @@ def run(
     webhook: Webhook = None,
     tries: Tries = 6,
     group: Group = None,
-    name: Name = None,
+    name: MemberName = None,
     port: PagesPort = None,
     host: PagesHost = LOOPBACK,
     state: MemberState = None,
@@ -94,7 +90,7 @@ def again(
     webhook: Webhook = None,
     tries: Tries = 6,
     group: Group = None,
-    name: Name = None,
+    name: MemberName = None,
     port: PagesPort = None,
     host: PagesHost = LOOPBACK,
     state: MemberState = None,

@@ -10,7 +10,7 @@ from topologies.notifications.notices import Notice
 
 
 class Away(Exception):
-    """The channel does not work at all now: no notice's fault, and no notice's end. `after_s` is its own wish."""
+    """The channel does not work at all now: no notice's fault, unless others get through. `after_s` is its own wish."""
 
     def __init__(self, why: str, after_s: float | None = None) -> None:
         super().__init__(why)

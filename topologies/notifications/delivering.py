@@ -64,11 +64,13 @@ class Told:
 class _Lane:
     """What is known of a partition: what is done of the batch, how often the rest was tried and when it is due.
 
+    `away` has how many others a channel had sent, and how often it had been away, when it was so for one.
     `seen` has where what was told first lay, by `once` and channel, for the last `REMEMBERED` of each channel.
     """
 
     done: set[tuple[int, str]] = field(default_factory=set)
     tries: dict[tuple[int, str], int] = field(default_factory=dict)
+    away: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
     due: dict[tuple[int, str], float] = field(default_factory=dict)
     seen: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -84,15 +86,17 @@ class _Lane:
     def forget_before(self, offset: int) -> None:
         self.done = {key for key in self.done if key[0] >= offset}
         self.tries = {key: tries for key, tries in self.tries.items() if key[0] >= offset}
+        self.away = {key: counts for key, counts in self.away.items() if key[0] >= offset}
         self.due = {key: at for key, at in self.due.items() if key[0] >= offset}
 
 
 @dataclass
 class _Absence:
-    """A channel that is away: since how many tries, and when it is tried again."""
+    """A channel that is away: since how many tries, when it is tried again, and how often it was found away at all."""
 
     tries: int = 0
     until: float = 0.0
+    found: int = 0
 
 
 @dataclass
@@ -172,6 +176,8 @@ class Delivering:
         try:
             await channel.send(item.notice)
         except Away as error:
+            if self._is_alone(lane, channel, item):
+                return await self._not_now(lane, channel, item, str(error), waits)
             self._wait_for(channel, error)
             waits.append(absent.until - self.clock())
             return False
@@ -187,6 +193,14 @@ class Delivering:
             self.tell(f"notices go out again: {channel.name} is back")
         _count(self.told.sent, channel)
         return True
+
+    def _is_alone(self, lane: _Lane, channel: Channel, item: Item) -> bool:
+        """Whether all others got through since the channel was away for this one: then it is this one, and a try."""
+        key, absent = (item.offset, channel.name), self._absent[channel.name]
+        absent.found += 1
+        sent, found = self.told.sent.get(channel.name, 0), absent.found
+        before, lane.away[key] = lane.away.get(key), (sent, found)
+        return before is not None and sent > before[0] and found == before[1] + 1
 
     def _wait_for(self, channel: Channel, error: Away) -> None:
         absent = self._absent[channel.name]

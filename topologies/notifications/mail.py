@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 import aiosmtplib
 
-from streams.errors import MillraceError
+from streams.errors import MillraceError, in_one_line
 from topologies.notifications.channels import Away, NotNow, Refused
 from topologies.notifications.notices import Notice
 
@@ -77,7 +77,7 @@ class MailChannel:
         except aiosmtplib.SMTPServerDisconnected as error:
             client.close()
             if not kept:
-                raise NotNow(f"the server hung up: {_words(error)}") from error
+                raise NotNow(f"the server hung up: {in_one_line(error)}") from error
             client = await self._connected()  # it had hung up since the last mail, as servers do
             await self._send_fresh(client, mail)
         except BaseException:
@@ -93,7 +93,7 @@ class MailChannel:
             await self._send(client, mail)
         except aiosmtplib.SMTPServerDisconnected as error:
             client.close()
-            raise NotNow(f"the server hung up: {_words(error)}") from error
+            raise NotNow(f"the server hung up: {in_one_line(error)}") from error
         except BaseException:
             client.close()
             raise
@@ -105,13 +105,13 @@ class MailChannel:
             first = error.recipients[0]
             raise _of_code(first.code, first.message) from error
         except aiosmtplib.SMTPSenderRefused as error:
-            raise Away(f"it refuses the sender: {_words(error)}") from error
+            raise Away(f"it refuses the sender: {in_one_line(error)}") from error
         except aiosmtplib.SMTPResponseException as error:
             raise _of_code(error.code, error.message) from error
         except (aiosmtplib.SMTPServerDisconnected, aiosmtplib.SMTPConnectError):
             raise
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
-            raise NotNow(_words(error)) from error
+            raise NotNow(in_one_line(error)) from error
 
     async def _connected(self) -> aiosmtplib.SMTP:
         given = self._settings
@@ -128,7 +128,7 @@ class MailChannel:
             await client.connect()
         except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
             client.close()
-            raise Away(f"{given.host}:{given.port}: {_words(error)}") from error
+            raise Away(f"{given.host}:{given.port}: {in_one_line(error)}") from error
         return client
 
     async def close(self) -> None:
@@ -185,7 +185,3 @@ def _of_code(code: int, words: str) -> Away | NotNow | Refused:
     if code == UNAVAILABLE:
         return Away(said)
     return NotNow(said) if 400 <= code < 500 else Refused(said)
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

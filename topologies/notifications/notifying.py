@@ -77,6 +77,7 @@ class Resending:
     topics: Sequence[Topic]
     currency: str
     kept: int = 0
+    _moved: dict[TP, set[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make the decoders."""
@@ -94,14 +95,21 @@ class Resending:
                 items.append(item)
             else:
                 others.append(record)
+        await self._move(tp, records[0].offset, others)
         if items:
             await self.delivering.deliver(tp, items)
-        if others:
+
+    async def _move(self, tp: TP, first: int, others: Sequence[Record]) -> None:
+        """Put letters at the end of the queue, each once: before an item that waits has what is before it committed."""
+        known = {offset for offset in self._moved.get(tp, ()) if offset >= first}
+        fresh = [record for record in others if record.offset not in known]
+        if fresh:
             try:
-                await self.log.append({tp: [Entry(one.key, one.value, one.headers) for one in others]})
+                await self.log.append({tp: [Entry(one.key, one.value, one.headers) for one in fresh]})
             except LogError as error:
                 raise Again(LOG_AGAIN_S) from error
-            self.kept += len(others)
+            self.kept += len(fresh)
+        self._moved[tp] = known | {record.offset for record in fresh}
 
     def _item(self, letter: Record) -> Item | None:
         said = told(letter.headers)
@@ -115,10 +123,9 @@ class Resending:
         record = MemoryRecord(said.offset, said.at_ms, letter.key, letter.value, headers)
         try:
             event: Any = self._decode[said.tp.topic](record.value)
+            notice = notice_of(Taken(record, event, identity(said.tp, record, event.event_id)), self.currency)
         except Undecodable:
             return None
-        taken = Taken(record, event, identity(said.tp, record, event.event_id))
-        notice = notice_of(taken, self.currency)
         return Item(letter.offset, notice, said.tp, record, (channel,), said.id)
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import orjson
 
-from streams.errors import MillraceError
+from streams.errors import MillraceError, in_one_line
 from topologies.notifications.channels import Away, NotNow, Refused
 from topologies.notifications.notices import Notice
 
@@ -57,9 +57,9 @@ class WebhookChannel:
             async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as answer:
                 status, after = answer.status, answer.headers.get("Retry-After", "")
         except aiohttp.ClientConnectorError as error:
-            raise Away(_words(error)) from error
+            raise Away(in_one_line(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise NotNow(_words(error)) from error
+            raise NotNow(in_one_line(error)) from error
         if status in OVERLOADED:
             raise Away(f"status {status}", min(float(after), MOST_WAIT_S) if after.isdecimal() else None)
         if status in LOCKED:
@@ -93,7 +93,3 @@ def key_of(name: str) -> str:
     """
     key = quote(name.encode(errors="surrogatepass"), safe="!#$&'()*+,/:;=?@[]~")
     return key if len(key) <= KEY_CHARS else f"sha256-{hashlib.sha256(key.encode()).hexdigest()}"
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
