@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 from fleet import Fleet, new_prefix
 from visits import Visits
 
@@ -46,3 +48,28 @@ def replayed(fleet: Fleet, topology: str) -> dict[str, list[str]]:
     assert ended.returncode == 0, ended.stderr[-3000:]
     told: dict[str, list[str]] = json.loads(ended.stdout)
     return told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_replay_is_refused_where_sessions_are_gone_that_were_counted_in_baskets(
+    kafka: Cluster, tmp_path: Path
+) -> None:
+    visits = Visits(kafka, new_prefix("gone"))
+    visits.create_topics()
+    visits.send(SENT)
+    sessions = f"{visits.settings.prefix}user-sessions"
+    with visits.fleet(tmp_path, "behaviour") as first, visits.fleet(tmp_path, "recommendations") as second:
+        workers = [first.start("w0", wait=False), second.start("w0", wait=False)]
+        visits.assert_behaviour()
+        visits.assert_recommendations()
+        for worker in workers:
+            assert worker.end() == 0
+        admin = AdminClient(kafka.librdkafka())
+        for deleted in admin.delete_records([TopicPartition(sessions, 0, 5)]).values():
+            deleted.result(20)
+        refused = second.run_to_its_end("replay", "recommendations", "--yes")
+        assert refused.returncode == 1
+        assert f"LOST: {sessions}[0] begins at 5: " in refused.stderr
+        assert f"cells of what goes on to {visits.settings.prefix}product-baskets may hold" in refused.stderr
+        assert "--accept-loss" in refused.stderr.splitlines()[-1]

@@ -209,16 +209,20 @@ def _told(plan: "Plan") -> Iterator[str]:
     if not plan.whole:
         yield "The tables will hold events from there on and no others: windows before are gone, the first ones a part"
     for loss in plan.losses:
-        place = f"{loss.topic}[{loss.partition}] begins at {loss.first:,}"
+        begins = f"begins at {loss.first:,}"
+        if loss.former is not None:
+            begins = f"was made anew and holds less, the tables took the former one up to {loss.former:,}"
+        place = f"{loss.topic}[{loss.partition}] {begins}"
+        tables, hold = ("its tables", "hold") if loss.to is None else (f"what goes on to {loss.to}", "may hold")
         if loss.cells is None:
             yield f"LOST: {place}, and what the tables hold of the events before cannot be told: their state is lost"
         elif loss.cells:
             yield (
-                f"LOST: {place}: {loss.cells:,} of the {loss.kept:,} cells of its tables hold events from before, "
+                f"LOST: {place}: {loss.cells:,} of the {loss.kept:,} cells of {tables} {hold} events from before, "
                 "and come back with less or not at all"
             )
         else:
-            yield f"{place}; nothing that its tables hold is from before"
+            yield f"{place}; nothing that {'its tables hold' if loss.to is None else 'is made of it'} is from before"
 
 
 @contextmanager

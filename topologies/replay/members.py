@@ -5,14 +5,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from streams.admin.connection import Admin
 from streams.admin.groups import Member, members_of
 from streams.errors import MillraceError
-from topologies.names import workers_here
+from topologies.names import slot_of, workers_here
 
 END_S: Final = 40.0
 # Beyond the session of a worker that was killed, after which the group forgets it.
@@ -45,7 +45,7 @@ def empty(
         elsewhere = [one for one in members if not _of_this_host(one) or one.instance is None]
         limit = deadline if here.keys() & set(ended) else forgotten
         if alive or elsewhere or time.monotonic() > limit:
-            raise _refusal(group, members, here, stop)
+            raise _refusal(group, {slot_of(state_dir, one.name): one for one in members}, here, stop)
         time.sleep(POLL_S)
 
 
@@ -59,8 +59,8 @@ def _of_this_host(member: Member) -> bool:
     return member.host in known
 
 
-def _refusal(group: str, members: Sequence[Member], here: dict[str, int], stop: bool) -> MillraceError:
-    names = {one.name: f"{one.name} at {one.host}" for one in members}
+def _refusal(group: str, members: Mapping[str, Member], here: dict[str, int], stop: bool) -> MillraceError:
+    names = {name: f"{name} at {one.host}" for name, one in members.items()}
     names |= {name: f"{name} (process {pid} of this host)" for name, pid in here.items()}
     if here and not stop:
         way = "end them (Ctrl-C, or `kill " + " ".join(str(pid) for pid in here.values()) + "`), or give --stop"

@@ -13,6 +13,7 @@ from streams.admin.topics import Stretch, partitions_of, stretches, topic_names
 from streams.errors import MillraceError
 from streams.kafka_log import KafkaLog
 from streams.log import TP, LogError
+from streams.topics import topic_ids
 from tables.progress import Progress
 from tables.renewal import next_epoch, read_progress
 from topologies.replay.concerned import Concerned, concerned, partitions, stores
@@ -111,8 +112,11 @@ async def _state(
     try:
         await log.start()
         progress = await read_progress(group, log) if group.progress.name in present else {}
+        if not whole:
+            return progress, []
         firsts = {tp: found.first for tp, found in held.items()}
-        return progress, await find_losses(group, log, firsts, progress, present) if whole else []
+        ids = await asyncio.to_thread(topic_ids, admin.cluster, {tp.topic for tp in held})
+        return progress, await find_losses(group, log, firsts, progress, present, ids)
     except LogError as error:
         raise MillraceError(f"the state of {group.name} cannot be read: {error}") from error
     finally:

@@ -8,7 +8,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
-from streams.admin.connection import Admin
+from streams.admin.connection import MOVING, Admin
 from streams.admin.resetting import Move, execute
 from streams.admin.topics import Stretch, delete_topics, stretches, topic_names
 from streams.errors import MillraceError
@@ -23,11 +23,7 @@ from topologies.replay.concerned import concerned, partitions, stores
 from topologies.replay.planning import Plan
 from topologies.topology import Topology
 
-NOT_LED: Final = (
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-)
+NOT_LED: Final = (*MOVING, KafkaError.UNKNOWN_TOPIC_OR_PART)
 LED_WITHIN_S: Final = 30.0
 POLL_S: Final = 0.1
 
