@@ -1,7 +1,8 @@
 """The API's document: valid, complete, and true of what the server takes and answers."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import orjson
@@ -52,7 +53,8 @@ def resolved(document: Tree, schema: Tree) -> Draft202012Validator:
     return Draft202012Validator({**schema, "components": document["components"]})
 
 
-def known(path: str) -> dict[str, str]:
+@cache
+def known(path: str) -> Mapping[str, str]:
     """Something that there is, for every parameter of a path."""
     user = next(iter(booked(simulated()[:1_500]).sessions())).user_id
     product = next(product for session in booked(simulated()).sessions() for product in session.bought)

@@ -339,6 +339,7 @@ async def test_too_large_an_answer_is_refused(client: Client, monkeypatch: pytes
 
 async def test_a_merge_that_takes_too_long_asks_to_come_again(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("topologies.views.reader.MERGE_LIMIT_S", -1.0)
+    monkeypatch.setattr("tables.rollup.STEP_S", 0.0)
     await problem(client, "/api/sales?by=product&window=1h", 503)
 
 

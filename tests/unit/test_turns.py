@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from topologies.views import turns
-from topologies.views.turns import HURRIED_MOST_S, LEAST_S, MOST_S, PART, Turns
+from topologies.views.turns import HURRIED_MOST_S, LEAST_S, MOST_S, PART, PATIENCE_S, Turns
 
 
 class Clock:
@@ -49,6 +49,33 @@ async def test_a_turn_is_a_part_of_the_time_that_answers_took(clock: Clock) -> N
 async def test_answers_never_wait_longer_than_the_longest_turn(clock: Clock) -> None:
     assert await length_of_turn(clock, 10.0) == pytest.approx(MOST_S, abs=0.0002)
     assert await length_of_turn(clock, 10.0, hurried=True) == pytest.approx(HURRIED_MOST_S, abs=0.0002)
+
+
+async def test_who_needs_several_rounds_of_the_loop_has_them_all_before_the_next_turn(clock: Clock) -> None:
+    done = []
+
+    async def request() -> None:
+        for _ in range(5):
+            clock.work(0.001)
+            await asyncio.sleep(0)
+        done.append(clock.now)
+
+    answering = asyncio.create_task(request())
+    await Turns().give()
+    assert done == [pytest.approx(0.005)]
+    await answering
+
+
+async def test_others_who_never_rest_do_not_keep_a_follower_waiting_for_ever(clock: Clock) -> None:
+    async def restless() -> None:
+        while True:
+            clock.work(0.001)
+            await asyncio.sleep(0)
+
+    going = asyncio.create_task(restless())
+    await Turns().give()
+    assert clock.now == pytest.approx(PATIENCE_S, abs=0.0015)
+    going.cancel()
 
 
 async def test_a_copy_that_is_not_complete_takes_as_long_as_the_answers(clock: Clock) -> None:

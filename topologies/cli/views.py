@@ -11,6 +11,7 @@ import typer
 from topologies.cli.completing import topologies
 from topologies.cli.options import Bootstrap, Home, Json
 from topologies.loading import OURS, load_topology
+from topologies.real_time import run_first
 from topologies.settings import LOOPBACK, Settings
 
 TopologyNames = Annotated[
@@ -24,6 +25,12 @@ TopologyNames = Annotated[
 ]
 Port = Annotated[int | None, typer.Option("--port", help="Of the pages; else MILLRACE_VIEWS_PORT, else 8090.")]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 lets everybody in.")]
+RealTime = Annotated[
+    bool,
+    typer.Option(
+        "--real-time", help="Run before everything else on a machine shared with workers; needs root or CAP_SYS_NICE."
+    ),
+]
 State = Annotated[Path | None, typer.Option("--state", help="State directory; the local copy is kept there.")]
 
 
@@ -37,6 +44,7 @@ def views(
     port: Port = None,
     host: Host = LOOPBACK,
     state: State = None,
+    real_time: RealTime = False,
     bootstrap: Bootstrap = None,
     home: Home = None,
     json: Json = False,
@@ -51,6 +59,8 @@ def views(
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     # its lines on every failed attempt would bury ours, which say once that the cluster is gone or back
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    if real_time:
+        run_first()
     settings = Settings.from_environment(bootstrap=bootstrap, home=home, state_dir=state, views_port=port)
     run(
         [load_topology(name, settings) for name in topology or OURS],

@@ -6,6 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from streams.errors import MillraceError
+from topologies.real_time import is_first, run_first
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -16,7 +19,7 @@ async def aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     In a daemon thread: a cluster that does not answer must not hold up the end of the process, as the threads of an
     executor would.
     """
-    loop = asyncio.get_running_loop()
+    loop, first = asyncio.get_running_loop(), is_first()
     done: asyncio.Future[T] = loop.create_future()
 
     def tell(result: T | None, error: BaseException | None) -> None:
@@ -30,6 +33,10 @@ async def aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     def run() -> None:
         result, error = None, None
         try:
+            if first:
+                # the server waits for the interpreter's lock while this thread has it, and thus for its turn on a core
+                with contextlib.suppress(MillraceError):
+                    run_first()
             result = function(*args, **kwargs)
         except Exception as raised:
             error = raised

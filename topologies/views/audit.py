@@ -34,6 +34,7 @@ from topologies.views.explain import SAMPLING, OpenReader, Sampling, wanted_of
 from topologies.views.freshness import iso
 from topologies.views.metrics import METRICS
 from topologies.views.queries import Row
+from topologies.views.turns import give_way
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ REASONS: Final = 20
 STEPS_MAX: Final = 200
 VISITED_MAX: Final = 20_000
 # Between two chances for others: cells read by the event loop, and cells compared by the thread.
-CELLS_AT_A_TIME: Final = 500
+CELLS_AT_A_TIME: Final = 100
 COMPARED_AT_A_TIME: Final = 50
 
 Stored = dict[str, dict[tuple[str, int], bytes]]
@@ -316,7 +317,7 @@ async def _stored(model: ReadModel, table: str, start: int) -> dict[tuple[str, i
     for key, number, raw in model.stored(table, start):
         found[key, number] = raw
         if len(found) % CELLS_AT_A_TIME == 0:
-            await asyncio.sleep(0)
+            await give_way()
     return found
 
 

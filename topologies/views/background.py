@@ -6,6 +6,7 @@ it may be (`Reader.posted`).
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from streams.memory import GIVE_BACK_EVERY_S, give_back
 from topologies.topology import Background
@@ -25,7 +26,7 @@ async def keep_running(name: str, function: Background, reader: Reader) -> None:
     while True:
         started = loop.time()
         try:
-            await function(reader)
+            await function(replace(reader, background=True))
             return
         except Exception:
             if loop.time() - started > RECOVERED_S:

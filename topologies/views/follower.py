@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 # a time: whole record batches cost next to nothing.
 BATCH_RECORDS = 50
 READ_RECORDS = 2_000
+# One poll unpacks what it hands over in one go, at a microsecond for each record of any partition. A copy that is
+# complete answers meanwhile.
+READ_IN_ALL = 200
 FETCH_BYTES = 4 << 20
 LOOK_EVERY_S = 1.0
 # A cluster that does not tell its end offsets for so long counts as gone.
@@ -154,6 +157,7 @@ class Follower:
         consumer = WholeBatchConsumer(
             whole=_every_topic,
             at_most=READ_RECORDS,
+            in_all=READ_IN_ALL if self.tracker.caught_up else None,
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_partition_fetch_bytes=FETCH_BYTES,
@@ -166,7 +170,7 @@ class Follower:
         finally:
             await stop_consumer(consumer)
 
-    async def _consume(self, consumer: AIOKafkaConsumer) -> None:
+    async def _consume(self, consumer: WholeBatchConsumer) -> None:
         positions = self.positions()
         consumer.assign([TopicPartition(*tp) for tp in positions])
         starts = await consumer.beginning_offsets([TopicPartition(*tp) for tp in self._new_copies()])
@@ -184,22 +188,23 @@ class Follower:
         # A derived topic may be cut at its start (cleanup compact,delete): its copy is of what is there.
         return [tp for copy in self.copies for tp, position in copy.positions().items() if position == 0]
 
-    async def _read(self, consumer: AIOKafkaConsumer, targets: dict[TP, int], looking: "asyncio.Task[None]") -> None:
+    async def _read(self, consumer: WholeBatchConsumer, targets: dict[TP, int], looking: "asyncio.Task[None]") -> None:
         of_topic = {tp.topic: followed for followed in self._followed() for tp in followed.positions()}
         while not looking.done():
             await self._going.wait()
             found = await consumer.getmany(timeout_ms=READ_TIMEOUT_MS)
             await self._apply(found, of_topic)
+            consumer.in_all = READ_IN_ALL if self.tracker.caught_up else None
             await self._pass(consumer)
             if not self.tracker.caught_up:
                 await self._drop_reached(consumer, targets)
                 self.tracker.caught_up = not targets
                 self.tracker.news.tell()
-            await self._turns.give()
+            if not found or self._turns.due():
+                await self._give_way()
         await looking
 
     async def _apply(self, found: Mapping[TP, Sequence[Record]], of_topic: Mapping[str, Followed]) -> None:
-        self._turns.begin(hurried=not self.tracker.caught_up)
         try:
             for tp, records in found.items():
                 for start in range(0, len(records), BATCH_RECORDS):
@@ -209,12 +214,15 @@ class Follower:
                     else:
                         followed.apply(TP(*tp), batch)
                     if self._turns.due():  # answers in between: a flush is thousands of records, of many partitions
-                        await self._turns.give()
-                        self._turns.begin(hurried=not self.tracker.caught_up)
+                        await self._give_way()
         finally:
             self.tracker.settle()
             if found:
                 self.tracker.news.tell()  # what was applied, also if the rest was not
+
+    async def _give_way(self) -> None:
+        await self._turns.give()
+        self._turns.begin(hurried=not self.tracker.caught_up)
 
     async def _drop_reached(self, consumer: AIOKafkaConsumer, targets: dict[TP, int]) -> None:
         # The last record before an end may be gone (compaction), so the position decides, not the records.

@@ -82,7 +82,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except Problem as problem:
         return problem.response()
     except web.HTTPNotFound:
-        return NotFound(f"there is no {request.path[:SHOWN_CHARS]}; /api lists what there is").response()
+        return NotFound(f"there is no {request.path[:SHOWN_CHARS]}; /docs lists what there is").response()
     except web.HTTPException as error:
         if error.status < HTTPStatus.BAD_REQUEST:
             raise

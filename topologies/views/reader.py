@@ -29,6 +29,7 @@ from tables.topic_copy import TopicCopy
 from tables.windows import Window
 from topologies.views.freshness import Tracker
 from topologies.views.problems import Problem
+from topologies.views.turns import give_way
 
 # A range that nobody has asked for since the start has to be merged first; what is done by then stays done.
 MERGE_LIMIT_S = 10.0
@@ -47,13 +48,14 @@ class Reader:
     """The read model of the topology's own tables, and the copies of derived topics by the topics' names.
 
     `versions` is the version that all this is of, by the topology's name. Whatever the read model can be asked, the
-    reader can be asked too.
+    reader can be asked too. In the `background` it lets answers go first.
     """
 
     model: ReadModel
     tracker: Tracker
     versions: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
+    background: bool = False
     _board: dict[str, tuple[Any, dict[str, Any], float]] = field(default_factory=dict, repr=False)
 
     @property
@@ -75,6 +77,9 @@ class Reader:
         """Have a window merged, with others served in between. Raises Problem (503) when it takes too long."""
         deadline = time.monotonic() + MERGE_LIMIT_S
         for _ in self.model.steps(table, window):
+            if self.background:
+                await give_way()
+                continue
             if time.monotonic() > deadline:
                 detail = f"the range is still being merged after {MERGE_LIMIT_S:g} s: ask again, it goes on from there"
                 raise Problem(503, "not-merged-yet", "Not merged yet", detail)
@@ -84,6 +89,10 @@ class Reader:
         """The merged results of every key in a window of whole slices, as `merge` comes to them. Not to be changed."""
         await self.merge(table, window)
         return self.model.results(table, window)
+
+    async def give_way(self) -> None:
+        """Let answers go first: for background functions, every few milliseconds of what they compute."""
+        await give_way()
 
     def post(self, name: str, value: Any, freshness: dict[str, Any]) -> None:
         """Hand over what was computed. `freshness` is what the reader said before its tables were read."""
