@@ -25,7 +25,7 @@ from streams.delivery import (
 from streams.errors import MillraceError
 from streams.log import LogError
 from streams.memory import GIVE_BACK_EVERY_S, give_back, spare_the_collector
-from topologies.names import claim_name
+from topologies.names import claim_name, member_name
 from topologies.processor import EngineProcessor
 from topologies.replay.locks import over
 from topologies.settings import Settings
@@ -52,7 +52,7 @@ def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> 
             "topic_disable_leader": True,
             "topic_allow_declare": True,
             "table_standby_replicas": 0,
-            "broker_commit_interval": settings.flush_s,
+            "broker_commit_interval": topology.flush_s if settings.flush_s is None else settings.flush_s,
             "broker_max_poll_records": MAX_POLL_RECORDS,
             "consumer_max_fetch_size": FETCH_BYTES,
             "broker_session_timeout": settings.session_s,
@@ -87,7 +87,8 @@ def build_app(topology: Topology, settings: Settings, **faust_settings: Any) -> 
 
     def prepare() -> None:
         spare_the_collector()
-        app.instance_name = processor.engine.name = claim_name(settings.state_dir, topology.name, settings.name)
+        name = processor.engine.name = claim_name(settings.state_dir, topology.name, settings.name)
+        app.instance_name = member_name(settings.state_dir, name, settings.name)
         (Path(settings.state_dir) / "faust").mkdir(exist_ok=True)
 
     app.admitted, app.prepare = admitted, prepare

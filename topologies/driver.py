@@ -125,8 +125,8 @@ class Worker:
         """
         if not self.publishing.copies:
             self.publishing.open(self.directory / "published", self._driver.topic_ids)
-        run(self.publishing.follow(self._driver.log))
         self.publishing.hear()
+        run(self.publishing.follow(self._driver.log))
         return run(self.publishing.step(budget_s))
 
     def crash(self, *, wipe: bool = False) -> None:

@@ -7,6 +7,7 @@ process that holds it, so that a command finds the workers of its host.
 
 import fcntl
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from typing import IO
 from streams.errors import MillraceError
 
 SLOTS = 256
+MARK = "mark"
 # A lock lives as long as its file object does: for the whole process.
 _held: list[IO[str]] = []
 
@@ -37,6 +39,47 @@ def claim_name(state_dir: Path, group: str, wanted: str | None) -> str:
     if wanted:
         raise NameTaken(f"a worker named {wanted} of group {group} is running on {state_dir}: choose another --name")
     raise NameTaken(f"all {SLOTS} worker slots of {directory} are taken: give --name")
+
+
+def claim_member(state_dir: Path, group: str, wanted: str | None) -> str:
+    """Lock a name, and return what the group knows its holder by. Raises `NameTaken`, `StateUnwritable`."""
+    return member_name(state_dir, claim_name(state_dir, group, wanted), wanted)
+
+
+def member_name(state_dir: Path, name: str, wanted: str | None) -> str:
+    """What a group knows the holder of a name by: one that was given as it is, a slot with its state directory's mark.
+
+    Hosts have the same slots, and of two members of one static name Kafka shuts out the first. Raises
+    `StateUnwritable`.
+    """
+    return name if wanted else f"{name}-{_mark(Path(state_dir))}"
+
+
+def slot_of(state_dir: Path, member: str) -> str:
+    """The name that a group's member goes by on this state directory."""
+    try:
+        return member.removesuffix(f"-{(Path(state_dir) / MARK).read_text()}")
+    except OSError:
+        return member
+
+
+def _mark(state_dir: Path) -> str:
+    """A state directory's own few characters: of two who come at once, the first one's."""
+    path = state_dir / MARK
+    made = path.with_name(f"{MARK}-{secrets.token_hex(8)}")
+    try:
+        if not path.exists():
+            made.write_text(secrets.token_hex(3))
+            try:
+                path.hardlink_to(made)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links: of two the later one's, and the other is a new member once
+                made.replace(path)
+            made.unlink(missing_ok=True)
+        return path.read_text()
+    except OSError as error:
+        raise _unwritable(state_dir, error) from error
 
 
 def workers_here(state_dir: Path, group: str) -> dict[str, int]:
@@ -80,6 +123,12 @@ def claim_port(state_dir: Path, first: int) -> int:
     raise MillraceError(f"no port from {first} to {first + SLOTS - 1} is free: give --port")
 
 
+def require_free(port: int) -> None:
+    """Raise MillraceError where somebody else listens on a port."""
+    if not _is_free(port):
+        raise MillraceError(f"port {port} is taken: choose another with --port")
+
+
 def free_port() -> int:
     """A port that nobody uses now; another process may take it before you do."""
     with socket.socket() as probe:
@@ -98,15 +147,18 @@ def _is_free(port: int) -> bool:
         return True
 
 
+def _unwritable(directory: Path, error: OSError) -> StateUnwritable:
+    return StateUnwritable(
+        f"state directory {directory} cannot be written ({error.strerror}): give another with --state or MILLRACE_STATE"
+    )
+
+
 def _lock(path: Path) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")  # not "w", which would empty the file of another process
     except OSError as error:
-        raise StateUnwritable(
-            f"state directory {path.parent} cannot be written ({error.strerror}): give another with --state or "
-            "MILLRACE_STATE"
-        ) from error
+        raise _unwritable(path.parent, error) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -39,10 +39,6 @@ class Pause:
     restore_s: float  # until the stores are open and up to date
 
 
-class CommittedBehind(MillraceError):
-    """An operator's offset reset that the tables know nothing of."""
-
-
 class EngineProcessor:
     """Runs a topology's engine under a Faust app (streams.delivery.Processor)."""
 
@@ -123,7 +119,7 @@ class EngineProcessor:
         self._paused_at = time.monotonic()
 
     async def flush(self) -> dict[TP, int]:
-        """Make what was applied durable; returns what may be committed."""
+        """Make what was applied durable; returns what may be committed, and is not."""
         try:
             return await self.engine.flush()
         except TopicGone as gone:
@@ -144,19 +140,8 @@ class EngineProcessor:
         self._released_at = time.monotonic()
 
     def check_committed(self, offsets: Mapping[TP, int | None]) -> None:
-        """Refuse to run over an offset reset that moved the group behind or ahead of what the tables contain."""
-        for partition in self.engine.partitions.values():
-            for feed in partition.feeds.values():
-                found, durable = offsets.get(feed.tp), feed.durable
-                if found is None or durable is None:
-                    continue
-                if found < durable.committed or found > durable.position:
-                    raise CommittedBehind(
-                        f"group {self.topology.name} was set to {found} in {feed.tp.topic}[{feed.tp.partition}], but "
-                        f"its tables contain everything before {durable.position}, which is not applied twice: build "
-                        "them anew with `millrace replay <topology> --from ...`, or set the group back to "
-                        f"{durable.position}"
-                    )
+        """Hear what the group had committed; refuses to run over an offset reset (tables.engine)."""
+        self.engine.check_committed(offsets)
 
     async def take(self, app: "BatchApp", batch: "Batch") -> None:
         """Apply a delivered batch; where delivery skipped records or a batch broke the state, go back."""

@@ -86,6 +86,13 @@ class Worker:
         status, page = get(f"http://127.0.0.1:{self.port}/readyz", 1.0)
         return set(page["partitions"]) if status == 200 else None
 
+    def applied(self, topic: str) -> int:
+        """How many records of a topic it has applied, durable or not."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        mine = [line for line in lines if line.startswith("millrace_position{") and f'topic="{topic}"' in line]
+        return sum(int(float(line.split()[-1])) for line in mine)
+
     def wait_ready(self, limit_s: float = 40.0) -> float:
         """Seconds from the start of the process until it is ready with some partition."""
         wait_until(self._ready_or_dead, f"{self.name} ready; its log is {self.log}", limit_s, POLL_S)

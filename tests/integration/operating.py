@@ -18,6 +18,22 @@ def fresh(name: str) -> str:
     return f"{name}-{uuid4().hex[:8]}"
 
 
+def transact(kafka: Cluster, topic: str, *counts: int, commit: bool = True) -> None:
+    """One transaction with so many records in each partition; a marker follows them."""
+    config = {"transactional.id": f"{topic}-transactions", "log_level": 0}
+    producer = confluent_kafka.Producer(kafka.librdkafka(**config))
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    for partition, count in enumerate(counts):
+        for number in range(count):
+            producer.produce(topic, b"%d" % number, b"k", partition)
+    if commit:
+        producer.commit_transaction(20)
+    else:
+        producer.flush(20)
+        producer.abort_transaction(20)
+
+
 class Operator:
     """Runs commands against one cluster and reads what they print."""
 

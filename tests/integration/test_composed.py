@@ -36,11 +36,13 @@ from composing import (
     services,
     targets,
 )
+from fleet import wait_until
 from own import ROOT, free_port
 
 from streams.admin.connection import Admin
-from streams.admin.topics import describe_topics
+from streams.admin.topics import TopicState, describe_topics
 from streams.cluster import Cluster
+from streams.errors import MillraceError
 from streams.topics import Topic, ensure_topics
 from topologies.demo.processes import Children
 
@@ -150,11 +152,19 @@ def queries() -> dict[str, str]:
     return {**drawn, **{f"alert {rule['alert']}": rule["expr"] for rule in rules}}
 
 
+def known(cluster: Cluster, topic: str) -> TopicState | None:
+    """What a cluster says of a topic; None while the broker that is asked has not heard of it, as each does in time."""
+    try:
+        return describe_topics(Admin(cluster), [topic])[0]
+    except MillraceError:
+        return None
+
+
 def test_three_brokers_of_the_cluster_file_keep_every_record_three_times(tmp_path: Path) -> None:
     found = services("compose.yaml", "compose.cluster.yaml")
     with running_brokers(found, Here(found), tmp_path) as cluster:
         ensure_topics(cluster, [Topic("copied", partitions=3)])
-        (described,) = describe_topics(Admin(cluster), ["copied"])
+        described = wait_until(partial(known, cluster, "copied"), "the broker that is asked knows the topic")
         assert described.replication == 3
         assert {partition.leader for partition in described.partitions} == {1, 2, 3}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import faulty
 import msgspec
 import pytest
-from fleet import SESSION_S, Fleet, Shop, assert_exact, new_prefix, read_all, wait_applied, wait_until
+from fleet import SESSION_S, Fleet, Shop, assert_exact, committed, new_prefix, read_all, wait_applied, wait_until
 
 from streams.cluster import Cluster
 from streams.events import OrderEvent
@@ -78,6 +78,33 @@ def test_a_worker_paused_beyond_its_session_comes_back_as_a_zombie_and_changes_n
         assert_exact(shop)
         for worker in fleet.workers.values():
             assert "Traceback" not in worker.text(), worker.text()[-5000:]
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_that_comes_back_to_a_group_of_nobody_does_not_set_it_back(kafka: Cluster, tmp_path: Path) -> None:
+    """What it had applied and not committed lies behind what its successor, which has ended since, has committed."""
+    shop = Shop(kafka, new_prefix("nobody"))
+    with Fleet(kafka, tmp_path, shop.settings.prefix, settings={"MILLRACE_FLUSH_S": "10"}) as fleet:
+        paused = fleet.start("w0")
+        for _ in range(5):  # a flush may come in between: then there is nothing that was not committed
+            shop.send(1_000)
+            wait_until(lambda: paused.applied(shop.orders) == shop.sent, "the first has applied what there is")
+            paused.send_signal(signal.SIGSTOP)
+            if behind := sum(committed(kafka, shop.group.name, shop.orders, 4).values()) < shop.sent:
+                break
+            paused.send_signal(signal.SIGCONT)
+        assert behind
+        shop.send(1_000)
+        fleet.settings = {}
+        other = fleet.start("w1")
+        wait_applied(shop)
+        assert other.end() == 0
+        paused.send_signal(signal.SIGCONT)
+        wait_until(lambda: paused.owns() == {0, 1, 2, 3}, "the first has all partitions again")
+        shop.send(1_000)
+        wait_applied(shop)
+        assert_exact(shop)
+        assert paused.end() == 0
 
 
 def as_counted(event: OrderEvent) -> OrderEvent:

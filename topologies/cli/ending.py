@@ -26,7 +26,10 @@ def ended_by_signals(code: int) -> Iterator[None]:
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemError) as error:
+        # Python says the latter of what is raised within a function of C that does not look for it: librdkafka's client
+        if not isinstance(error, KeyboardInterrupt) and not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
         Console(stderr=True).print("Stopped.")
         raise typer.Exit(code) from None
     finally:

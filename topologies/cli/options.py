@@ -26,3 +26,7 @@ DatabaseUrl = Annotated[
 PagesPort = Annotated[int | None, typer.Option("--port", help="Of its own pages; else the first free one from 6066.")]
 PagesHost = Annotated[str, typer.Option("--host", help="Address of its own pages; 0.0.0.0 lets everybody in.")]
 MemberState = Annotated[Path | None, typer.Option("--state", help="State directory: names and ports of this host.")]
+MemberName = Annotated[
+    str | None,
+    typer.Option("--name", help="The member's name, which brings it back at once; else the first free slot."),
+]

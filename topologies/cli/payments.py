@@ -10,16 +10,12 @@ import orjson
 import typer
 
 from streams.errors import MillraceError
-from topologies.cli.options import Bootstrap, DatabaseUrl, Home, Json, MemberState, PagesHost, PagesPort
+from topologies.cli.options import Bootstrap, DatabaseUrl, Home, Json, MemberName, MemberState, PagesHost, PagesPort
 from topologies.settings import LOOPBACK, Settings
 
 if TYPE_CHECKING:
     from topologies.payments.gateway import Gateway
 
-Name = Annotated[
-    str | None,
-    typer.Option("--name", help="The member's name, which brings it back at once; else the first free slot."),
-]
 GatewayName = Annotated[
     str | None,
     typer.Option(
@@ -49,7 +45,7 @@ def payments(
     duplicates: Duplicates = 0.02,
     seed: Seed = 1,
     at_once: AtOnce = 32,
-    name: Name = None,
+    name: MemberName = None,
     port: PagesPort = None,
     host: PagesHost = LOOPBACK,
     state: MemberState = None,

@@ -1,6 +1,6 @@
 """`millrace topics`: list, create, describe and delete topics of any Kafka, and see where they begin and end."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -193,7 +193,7 @@ def _admin(bootstrap: str | None, home: Path | None) -> Admin:
     return Admin(Settings.from_environment(bootstrap=bootstrap, home=home).cluster)
 
 
-def _tps(admin: Admin, names: Iterable[str]) -> list[TP]:
+def _tps(admin: Admin, names: Collection[str]) -> list[TP]:
     return [TP(name, number) for name, numbers in partitions_of(admin, names).items() for number in numbers]
 
 

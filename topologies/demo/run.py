@@ -20,7 +20,7 @@ from topologies.demo.client import Client
 from topologies.demo.processes import Child, Children
 from topologies.demo.verify import Comparison, compare
 from topologies.loading import load_topology
-from topologies.names import claim_port
+from topologies.names import claim_port, require_free
 from topologies.sales import own_topic
 from topologies.settings import Settings
 
@@ -81,9 +81,13 @@ class Demo:
     seats: list[Seat] = field(default_factory=list)
     _thread: threading.Thread | None = None
 
-    def start(self, workers: Mapping[str, int]) -> None:
-        """Create topics, start so many workers of each topology and views, and wait until the views answer."""
+    def start(self, workers: Mapping[str, int], *, views: Sequence[str] = ()) -> None:
+        """Create topics, start so many workers of each topology and views, and wait until the views answer.
+
+        `views` are more options of `millrace views`.
+        """
         settings = self.settings
+        require_free(settings.views_port)  # else somebody else would answer in place of the views
         topologies = {name: load_topology(name, settings) for name in workers}
         simulated = [own_topic(topic, settings) for topic in (ORDER_EVENTS, USER_ACTIVITY, PAYMENT_NOTIFICATIONS)]
         topics = [topic for topology in topologies.values() for topic in topology.topics()]
@@ -96,7 +100,7 @@ class Demo:
         for seat in self.seats:
             self.start_worker(seat)
         chosen = [option for name in workers for option in ("--topology", name)]
-        self.children.start("views", ["views", *chosen, "--port", str(settings.views_port)])
+        self.children.start("views", ["views", *chosen, "--port", str(settings.views_port), *views])
         self.wait(self.views_answer, READY_S, "the view server does not answer")
 
     @property
@@ -213,7 +217,9 @@ def demo(
 
     `workers` are of the sales topology; of those `beside` it one each is started.
     """
-    environment = {**settings.variables(), "MILLRACE_FLUSH_S": str(settings.flush_s)}
+    environment = settings.variables()
+    if settings.flush_s is not None:
+        environment["MILLRACE_FLUSH_S"] = str(settings.flush_s)
     with ExitStack() as stack:
         children = stack.enter_context(Children(directory / "logs", environment))
         client = Client(f"http://127.0.0.1:{settings.views_port}", settings.read_token)
