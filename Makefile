@@ -28,6 +28,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/pytest -m "not slow and not browser and not databases" -n 2 --dist loadfile
 
+# One after the other: two at a time take 12 minutes instead of 19, and starve each other of their limits at times.
 test-slow: $(STAMP)
 	$(BIN)/pytest -m "slow and not databases" --durations=30
 

@@ -1,5 +1,6 @@
 """Real Kafka and databases for every test that asks: started once a session, when the first one asks, and wiped."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,12 @@ from streams.cluster import Cluster
 
 # compaction and retention are looked at often, so that a test with small segments need not wait
 QUICK_LOGS = {"log.cleaner.backoff.ms": "200", "log.retention.check.interval.ms": "1000"}
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C work in all that tests start, also where a shell has put their own run into its background."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _running(home: pytest.TempPathFactory, nodes: int) -> Iterator[Broker]:
