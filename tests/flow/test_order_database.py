@@ -211,6 +211,14 @@ async def test_a_server_that_takes_connections_and_says_nothing_is_given_up(sche
                 await check(replace(database, answer_s=0.3))
 
 
+def stands_still(process: psutil.Process) -> bool:
+    """Whether all its threads do."""
+    try:
+        return all(psutil.Process(thread.id).status() == psutil.STATUS_STOPPED for thread in process.threads())
+    except psutil.NoSuchProcess:  # a thread that has ended since
+        return False
+
+
 @contextmanager
 def stopped(server: Server) -> Iterator[None]:
     """All its processes stand still, as those of a machine without power do for whoever is connected to them."""
@@ -218,6 +226,11 @@ def stopped(server: Server) -> Iterator[None]:
     processes = [server_process, *server_process.children(recursive=True)]
     for process in processes:
         process.suspend()
+    # each thread is stopped when its turn on a core comes: until then it answers
+    until = time.monotonic() + 10
+    while not all(map(stands_still, processes)):
+        assert time.monotonic() < until, "the server goes on"
+        time.sleep(0.001)
     try:
         yield
     finally:
