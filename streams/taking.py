@@ -26,7 +26,13 @@ class Taken(NamedTuple):
     id: str
 
 
+Mark = tuple[int, int, int]
 HandleEvents = Callable[[TP, Sequence[Taken]], Awaitable[None]]
+
+
+def mark_of(record: Record) -> Mark:
+    """What a record of a partition is known by in this process: a log that was cut gives its offset to another one."""
+    return record.offset, record.timestamp, hash(record.value)
 
 
 def identity(tp: TP, record: Record, event_id: str | None) -> str:
@@ -63,7 +69,7 @@ class Taking:
         self._decode: dict[str, Callable[[bytes | None], Any]] = {
             topic.name: decoder(_type_of(topic)) for topic in topics
         }
-        self._aside: dict[TP, set[int]] = {}
+        self._aside: dict[TP, set[Mark]] = {}
         self.dead = 0
 
     async def __call__(self, tp: TP, records: Sequence[Record]) -> None:
@@ -75,8 +81,8 @@ class Taking:
 
     async def _put_aside(self, tp: TP, first: int, dead: Sequence[tuple[Record, str]]) -> None:
         # the same records come again and again while the handler behind asks for it
-        known = {offset for offset in self._aside.get(tp, ()) if offset >= first}
-        fresh = [(record, reason) for record, reason in dead if record.offset not in known]
+        known = {mark for mark in self._aside.get(tp, ()) if mark[0] >= first}
+        fresh = [(record, reason) for record, reason in dead if mark_of(record) not in known]
         if fresh:
             entries: list[Entry] = [dead_letter(tp, record, reason) for record, reason in fresh]
             try:
@@ -84,7 +90,7 @@ class Taking:
             except LogError as error:
                 raise Again(PUT_ASIDE_AGAIN_S) from error
             self.dead += len(fresh)
-        self._aside[tp] = known | {record.offset for record, _ in fresh}
+        self._aside[tp] = known | {mark_of(record) for record, _ in fresh}
 
 
 def _type_of(topic: Topic) -> type:

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from topologies.notifications.notices import Notice
 from topologies.notifications.notifying import Notifying, Resending
 
 TP0 = TP("order-events", 0)
+OTHER = TP("order-events", 1)
 ASIDE = TP("order-notification-group.dead-letters", 0)
 TOPICS = [ORDER_EVENTS, PAYMENT_NOTIFICATIONS]
 Fails = Callable[[Notice], Exception | None]
@@ -226,6 +228,69 @@ async def test_one_that_finds_the_channel_away_while_all_others_get_through_is_a
     assert channel.ids() == [f"order-{number}-placed" for number in range(1, 20)]
     [letter] = shop.letters()
     assert "not delivered in 3 tries: status 503" in letter.reason
+
+
+@pytest.mark.parametrize(
+    ("bad", "elsewhere"),
+    [
+        ([0], False), ([0, 150], False), ([0, 1, 3], False), ([*range(40)], False),
+        ([199], True), ([*range(0, 200, 7)], True), ([*range(200)], True),
+    ],
+)  # fmt: skip
+async def test_those_that_always_find_the_channel_away_are_dead_letters_once_others_got_through_after_them(
+    bad: list[int], elsewhere: bool
+) -> None:
+    """As a lane has them: nothing new comes while one of the batch is left, but to other partitions."""
+    names = {f"order-{number}-placed" for number in bad}
+    channel = Channel(fails=lambda notice: Away("status 503") if notice.id in names else None)
+    shop = Shop(channel)
+    for number in range(200):
+        shop.order(number, user=number)
+    for number in range(1_000, 1_100):
+        if (wait_s := await shop.step()) is None:
+            break
+        shop.now += wait_s
+        if elsewhere:
+            shop.log.put(OTHER, Entry(b"", encode(OrderEvent(number, number, 1))), 1_000)
+            with suppress(Again):
+                await shop.handle(OTHER, shop.log.records(OTHER, number - 1_000))
+    assert shop.committed == 200
+    assert len([notice for notice in channel.sent if int(notice.order) < 1_000]) == 200 - len(bad)
+    assert sorted(letter.id for letter in shop.letters()) == sorted(f"order-events-0-{number}" for number in bad)
+    assert all("not delivered in 3 tries: status 503" in letter.reason for letter in shop.letters())
+
+
+async def test_one_that_was_suspected_is_none_while_the_channel_is_away_for_others_too() -> None:
+    away = {"order-0-placed"}
+    channel = Channel(fails=lambda notice: Away("status 503") if not away or notice.id in away else None)
+    shop = Shop(channel)
+    for number in range(40):
+        shop.order(number, user=number)
+    for _ in range(2):
+        shop.now += await shop.step() or 0.0
+    assert len(channel.sent) == 39
+    away.clear()  # for everybody, from now on
+    shop.log.put(OTHER, Entry(b"user-99", encode(OrderEvent(99, 99, 1, event_id="order-99-placed"))), 1_000)
+    for _ in range(50):
+        with pytest.raises(Again):
+            await shop.handle(OTHER, shop.log.records(OTHER))
+        shop.now += await shop.step() or 0.0
+    assert shop.letters() == []
+
+
+async def test_what_lies_at_the_offsets_of_a_log_that_was_cut_is_told_too() -> None:
+    channel = Channel()
+    shop = Shop(channel)
+    for number in range(4):
+        shop.order(number, event_id=None)
+    await shop.run()
+    bad = MemoryRecord(3, 2_000, b"user-1", b"{")
+    after = [MemoryRecord(2, 2_000, b"user-1", encode(OrderEvent(17, 1, 50_000))), bad]
+    await shop.handle(TP0, after)
+    assert [notice.order for notice in channel.sent] == ["0", "1", "2", "3", "17"]
+    await shop.handle(TP0, [MemoryRecord(3, 3_000, b"user-1", b"[")])
+    letters = [record.value for record in shop.log.records(TP("order-events.dead-letters", 0))]
+    assert letters == [b"{", b"["]
 
 
 async def test_a_channel_that_takes_only_so_many_a_second_makes_no_dead_letters() -> None:

@@ -12,7 +12,8 @@
 3. **In order for each customer.** What is to be tried again holds up what the same customer is to hear after it.
 4. **Three ways to fail.** *Away*: the channel itself does not work (nobody listens, it says that it is overloaded, the
    password is wrong). That is no fault of a notice, so everything waits, for as long as it takes, and the group's lag
-   shows it. *Not now*: this one did not get through; it is tried again, each time after a longer while, and after so
-   many tries it is a dead letter. *Refused*: it never will; it is a dead letter at once.
+   shows it; but where others get through and one always finds it away, that counts as a try. *Not now*: this one did
+   not get through; it is tried again, each time after a longer while, and after so many tries it is a dead letter.
+   *Refused*: it never will; it is a dead letter at once.
 5. **Dead letters can be sent again** when their reason is mended: `millrace notify again`.
 """

@@ -10,12 +10,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from streams.consuming import Again, Backoff, Tell
 from streams.dead_letters import dead_letter
 from streams.log import TP, Log, LogError, Record
 from streams.memory_log import MemoryRecord
+from streams.taking import Mark, mark_of
 from topologies.notifications.channels import Away, Channel, NotNow, Refused
 from topologies.notifications.notices import Notice
 
@@ -25,6 +26,9 @@ CHANNEL_HEADER: Final = "channel"
 # A duplicate comes soon after: what a producer that died repeats is what it had under way.
 REMEMBERED: Final = 20_000
 LOG_AGAIN_S: Final = 1.0
+
+# A record (`streams.taking.mark_of`) and a channel.
+Key = tuple[Mark, str]
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,10 @@ class Item:
     record: Record
     channels: tuple[str, ...]
     once: str
+
+    def key(self, channel: str) -> Key:
+        """What a channel's part in it is known by."""
+        return (self.offset, *mark_of(self.record)[1:]), channel
 
 
 @dataclass
@@ -64,14 +72,15 @@ class Told:
 class _Lane:
     """What is known of a partition: what is done of the batch, how often the rest was tried and when it is due.
 
-    `away` has how many others a channel had sent, and how often it had been away, when it was so for one.
+    `away` has when a channel was away for one first and last. `sent` counts what a channel has taken of this partition.
     `seen` has where what was told first lay, by `once` and channel, for the last `REMEMBERED` of each channel.
     """
 
-    done: set[tuple[int, str]] = field(default_factory=set)
-    tries: dict[tuple[int, str], int] = field(default_factory=dict)
-    away: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
-    due: dict[tuple[int, str], float] = field(default_factory=dict)
+    done: set[Key] = field(default_factory=set)
+    tries: dict[Key, int] = field(default_factory=dict)
+    away: "dict[Key, tuple[_Seen, _Seen]]" = field(default_factory=dict)
+    due: dict[Key, float] = field(default_factory=dict)
+    sent: dict[str, int] = field(default_factory=dict)
     seen: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def is_repeat(self, once: str, offset: int, channel: str) -> bool:
@@ -84,19 +93,32 @@ class _Lane:
             del seen[next(iter(seen))]
 
     def forget_before(self, offset: int) -> None:
-        self.done = {key for key in self.done if key[0] >= offset}
-        self.tries = {key: tries for key, tries in self.tries.items() if key[0] >= offset}
-        self.away = {key: counts for key, counts in self.away.items() if key[0] >= offset}
-        self.due = {key: at for key, at in self.due.items() if key[0] >= offset}
+        self.done = {key for key in self.done if key[0][0] >= offset}
+        self.tries = {key: tries for key, tries in self.tries.items() if key[0][0] >= offset}
+        self.away = {key: seen for key, seen in self.away.items() if key[0][0] >= offset}
+        self.due = {key: at for key, at in self.due.items() if key[0][0] >= offset}
+
+
+class _Seen(NamedTuple):
+    """When a channel was away: how often it had been found so, and how much it had taken of the partition."""
+
+    found: int
+    sent: int
 
 
 @dataclass
 class _Absence:
-    """A channel that is away: since how many tries, when it is tried again, and how often it was found away at all."""
+    """A channel that is away: since how many tries, and when it is tried again.
+
+    `found` counts how often it was found away at all, which tells before from after: `through` is the highest count at
+    which something was begun that got through, `for_all` the last at which it was so for one that was not suspected.
+    """
 
     tries: int = 0
     until: float = 0.0
     found: int = 0
+    through: int = -1
+    for_all: int = 0
 
 
 @dataclass
@@ -139,24 +161,26 @@ class Delivering:
         for item in items:
             for channel in item.channels:
                 chains.setdefault((channel, item.notice.user), []).append(item)
+        # those for whom the channel was away come last: whether it is so for others, too, tells what is wrong
+        ordered = sorted(chains.items(), key=lambda one: any(item.key(one[0][0]) in lane.away for item in one[1]))
         waits: list[float] = []
         try:
             async with asyncio.TaskGroup() as group:
-                for (channel, _), chain in chains.items():
+                for (channel, _), chain in ordered:
                     group.create_task(self._chain(lane, self._by_name[channel], chain, waits))
         except ExceptionGroup as failed:  # such as a dead letter that Kafka refuses: the operator reads one line
             raise failed.exceptions[0] from failed
-        left = [item for item in items if any((item.offset, channel) not in lane.done for channel in item.channels)]
+        left = [item for item in items if any(item.key(channel) not in lane.done for channel in item.channels)]
         if left:
             raise Again(max(0.0, min(waits, default=LOG_AGAIN_S)), at=left[0].offset)
 
     async def _chain(self, lane: _Lane, channel: Channel, chain: Sequence[Item], waits: list[float]) -> None:
         """One customer's notices on one channel, in order, as far as it goes now."""
         for item in chain:
-            key = (item.offset, channel.name)
+            key = item.key(channel.name)
             if key in lane.done:
                 continue
-            if lane.is_repeat(item.once, *key):
+            if lane.is_repeat(item.once, item.offset, channel.name):
                 lane.done.add(key)
                 self.told.duplicates += 1
                 continue
@@ -168,15 +192,16 @@ class Delivering:
                 if not await self._try(lane, channel, item, waits):
                     return
             lane.done.add(key)
-            lane.remember(item.once, *key)
+            lane.remember(item.once, item.offset, channel.name)
 
     async def _try(self, lane: _Lane, channel: Channel, item: Item, waits: list[float]) -> bool:
         """Whether the item needs no more tries on the channel."""
         absent = self._absent[channel.name]
+        begun = absent.found
         try:
             await channel.send(item.notice)
         except Away as error:
-            if self._is_alone(lane, channel, item):
+            if self._is_its_own(lane, channel, item):
                 return await self._not_now(lane, channel, item, str(error), waits)
             self._wait_for(channel, error)
             waits.append(absent.until - self.clock())
@@ -188,19 +213,30 @@ class Delivering:
         except Exception as error:  # a mistake of ours about this one must not stop all others
             logger.exception("notice %s on %s failed", item.notice.id, channel.name)
             return await self._not_now(lane, channel, item, f"{type(error).__name__}: {error}", waits)
+        absent.through = max(absent.through, begun)
+        _count(lane.sent, channel)
         if absent.tries:
             absent.tries = 0
             self.tell(f"notices go out again: {channel.name} is back")
         _count(self.told.sent, channel)
         return True
 
-    def _is_alone(self, lane: _Lane, channel: Channel, item: Item) -> bool:
-        """Whether all others got through since the channel was away for this one: then it is this one, and a try."""
-        key, absent = (item.offset, channel.name), self._absent[channel.name]
+    def _is_its_own(self, lane: _Lane, channel: Channel, item: Item) -> bool:
+        """Whether it is this one's fault that the channel was away for it, so that it was a try.
+
+        One is suspected when others got through that were begun after it was away for this one. It is this one's fault
+        if since the last time nobody else found it away, who is not suspected, and if it took nothing of the partition:
+        one that takes only so many a second takes the next ones first.
+        """
+        key, absent = item.key(channel.name), self._absent[channel.name]
         absent.found += 1
-        sent, found = self.told.sent.get(channel.name, 0), absent.found
-        before, lane.away[key] = lane.away.get(key), (sent, found)
-        return before is not None and sent > before[0] and found == before[1] + 1
+        now = _Seen(absent.found, lane.sent.get(channel.name, 0))
+        first, last = lane.away.get(key, (now, now))
+        lane.away[key] = (first, now)
+        if absent.through < first.found:
+            absent.for_all = absent.found
+            return False
+        return last.sent == now.sent and absent.for_all <= last.found
 
     def _wait_for(self, channel: Channel, error: Away) -> None:
         absent = self._absent[channel.name]
@@ -213,7 +249,7 @@ class Delivering:
             self.tell(f"notices wait: {channel.name} is away ({error})")
 
     async def _not_now(self, lane: _Lane, channel: Channel, item: Item, why: str, waits: list[float]) -> bool:
-        key = (item.offset, channel.name)
+        key = item.key(channel.name)
         tries = lane.tries[key] = lane.tries.get(key, 0) + 1
         if tries >= self.tries:
             return await self._put_aside(channel, item, f"not delivered in {tries} tries: {why}", waits)

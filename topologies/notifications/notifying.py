@@ -10,7 +10,7 @@ from streams.consuming import Again
 from streams.dead_letters import BLOCK, told
 from streams.log import TP, Entry, Log, LogError, Record
 from streams.memory_log import MemoryRecord
-from streams.taking import Taken, identity, taken_of
+from streams.taking import Mark, Taken, identity, mark_of, taken_of
 from streams.topics import Topic
 from topologies.notifications.delivering import CHANNEL_HEADER, LOG_AGAIN_S, REMEMBERED, Delivering, Item
 from topologies.notifications.notices import notice_of
@@ -77,7 +77,7 @@ class Resending:
     topics: Sequence[Topic]
     currency: str
     kept: int = 0
-    _moved: dict[TP, set[int]] = field(default_factory=dict)
+    _moved: dict[TP, set[Mark]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make the decoders."""
@@ -101,15 +101,15 @@ class Resending:
 
     async def _move(self, tp: TP, first: int, others: Sequence[Record]) -> None:
         """Put letters at the end of the queue, each once: before an item that waits has what is before it committed."""
-        known = {offset for offset in self._moved.get(tp, ()) if offset >= first}
-        fresh = [record for record in others if record.offset not in known]
+        known = {mark for mark in self._moved.get(tp, ()) if mark[0] >= first}
+        fresh = [record for record in others if mark_of(record) not in known]
         if fresh:
             try:
                 await self.log.append({tp: [Entry(one.key, one.value, one.headers) for one in fresh]})
             except LogError as error:
                 raise Again(LOG_AGAIN_S) from error
             self.kept += len(fresh)
-        self._moved[tp] = known | {record.offset for record in fresh}
+        self._moved[tp] = known | {mark_of(record) for record in fresh}
 
     def _item(self, letter: Record) -> Item | None:
         said = told(letter.headers)
