@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 from operating import fresh
@@ -23,9 +24,9 @@ from topologies.demo.processes import Children
 from topologies.names import free_port
 from topologies.orders.database import Database
 from topologies.orders.leases import Leases
-from topologies.orders.outbox import Post, post
+from topologies.orders.outbox import Post, Row, post
 from topologies.orders.relay import Relay
-from topologies.orders.sending import KafkaSender
+from topologies.orders.sending import KafkaSender, NotSent
 
 PARTITIONS = 4
 ROOT = Path(__file__).parents[2]
@@ -45,12 +46,14 @@ async def place(database: Database, topic: str, numbers: range) -> None:
     await database.write(transaction)
 
 
-async def records(cluster: Cluster, topic: str) -> dict[tuple[int, int], tuple[bytes, str]]:
+async def records(
+    cluster: Cluster, topic: str, partitions: int = PARTITIONS
+) -> dict[tuple[int, int], tuple[bytes, str]]:
     """Key and text of each record, by partition and offset."""
     log = KafkaLog(cluster)
     await log.start()
     try:
-        tps = [TP(topic, partition) for partition in range(PARTITIONS)]
+        tps = [TP(topic, partition) for partition in range(partitions)]
         ends = await log.end_offsets(tps)
         found = {}
         async for tp, some in log.read({tp: (0, ends[tp]) for tp in tps}):
@@ -168,6 +171,19 @@ async def test_a_topic_that_refuses_a_row_stops_only_itself_and_is_tried_again(
         await running
     assert len(await records(kafka, topic)) == 100
     assert len(await records(kafka, small)) == 50
+
+
+async def test_nothing_of_a_user_gets_before_what_is_refused(kafka: Cluster) -> None:
+    small = fresh("small")
+    ensure_topics(kafka, [Topic(small, partitions=1, config={"max.message.bytes": "1000"})])
+    sender, rows = KafkaSender(kafka), [Row(1, 0, small, b"user-1", Random(1).randbytes(5_000), "large", 0)]
+    rows += [Row(n, 0, small, b"user-1", b"{}", f"small-{n}", 0) for n in range(2, 200)]
+    for _ in range(10):  # how much is under way by then is a matter of luck
+        await sender.open()
+        with pytest.raises(NotSent, match="too large") as failed:
+            await sender.send(rows, asyncio.Event())
+        assert (failed.value.sent, failed.value.refused) == ({}, small)
+    assert await records(kafka, small, 1) == {}
 
 
 @pytest.mark.slow

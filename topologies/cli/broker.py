@@ -87,7 +87,7 @@ def down(wipe: Wipe = False, home: Home = None, json: Json = False) -> None:
     embedded = _embedded(home)
     embedded.down(wipe=wipe)
     _print_status(embedded, json)
-    state = (home or home_directory(os.environ)) / "state"
+    state = Path(os.environ.get("MILLRACE_STATE") or (home or home_directory(os.environ)) / "state")
     if wipe and state.exists():
         typer.echo(f"What workers kept of its topics is in their way now: rm -r {state}", err=True)
 

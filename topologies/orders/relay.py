@@ -4,9 +4,9 @@
 
 - **At least once.** A row is noted as sent after Kafka has it. A relay that dies in between leaves rows that are sent
   again by the next one, with the same event ids; a database that is away when they are to be noted is waited for.
-- **In order.** Rows are sent by id, one batch after the other, by a producer that sends nothing after what failed. Any
-  relay that sends a row has sent, or found sent, the rows of the same user and topic before it: so the first time that
-  an event is in the log, those before it are, also when two relays work on one shard for a while.
+- **In order.** Rows are sent by id, one batch after the other, and those of a user and topic each after the one before
+  is acknowledged. Any relay that sends a row has sent, or found sent, the rows of the same user and topic before it: so
+  the first time that an event is in the log, those before it are, also when two relays work on one shard for a while.
 - **Topic by topic.** Where the cluster refuses one (no such topic, no right to it, a record too large), its rows are
   left out for a while and then tried again; the relay says so, and is not ready. The other topic's rows go on.
 - **One at a time.** A relay works on the shards whose leases it holds (`topologies.orders.leases`), the others look

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -14,7 +15,8 @@ from streams.producers import CONFIG
 from topologies.orders.outbox import Place, Row
 
 # A batch that fails half may leave a gap, and a row that is sent later than the one after it. So nothing is given up
-# for taking long, and whatever is given up all the same stops the producer before it can send what comes after.
+# for taking long, and of a user's rows for a topic the next is sent when the one before is acknowledged: a producer
+# stops at what is given up all the same, but not what it has under way by then, and a broker takes that.
 PATIENT: Final[dict[str, Any]] = {
     **CONFIG,
     "message.timeout.ms": 0,
@@ -103,22 +105,25 @@ class KafkaSender:
         producer = await self._connected()
         sent: dict[int, Place] = {}
         failed: list[NotSent] = []
-        for row in rows:
-            try:
-                producer.produce(row.topic, row.value, row.key, on_delivery=_noting(row, sent, failed))
-            except KafkaException as error:
-                failed.append(_not_sent(row, error.args[0]))
-                break  # nothing overtakes it
-            except BufferError as error:
-                failed.append(NotSent(f"{row.topic}: {error}"))
+        for some in rounds(rows):
+            for row in some:
+                try:
+                    producer.produce(row.topic, row.value, row.key, on_delivery=_noting(row, sent, failed))
+                except KafkaException as error:
+                    failed.append(_not_sent(row, error.args[0]))
+                except BufferError as error:
+                    failed.append(NotSent(f"{row.topic}: {error}"))
+            why = ""
+            while len(producer) and not failed and not stop.is_set():
+                why = await asyncio.to_thread(_serve, producer, LOOK_S)
+            if failed:
+                # what else is under way may be acknowledged yet
+                why = await asyncio.to_thread(_serve, producer, SETTLE_S) or why
+                self.close()
+                first = next((one for one in failed if one.refused), failed[0])
+                raise NotSent(str(first) if first.refused else why or str(first), sent, first.refused)
+            if stop.is_set():
                 break
-        while len(producer) and not failed and not stop.is_set():
-            await asyncio.to_thread(_serve, producer, LOOK_S)
-        if failed:
-            await asyncio.to_thread(_serve, producer, SETTLE_S)  # what else is under way may be acknowledged yet
-            self.close()
-            first = next((one for one in failed if one.refused), failed[0])
-            raise NotSent(str(first), sent, first.refused)
         return sent
 
     def close(self) -> None:
@@ -128,14 +133,35 @@ class KafkaSender:
             self._producer = None
 
 
-def _serve(producer: confluent_kafka.Producer, wait_s: float) -> None:
-    """Hear what became of rows, until that is known of all, or for so long."""
-    until = time.monotonic() + wait_s
+def rounds(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows in their order, with at most one of a key and topic in each round."""
+    found: list[list[Row]] = []
+    before: Counter[tuple[str, bytes]] = Counter()
+    for row in rows:
+        at = before[row.topic, row.key]
+        before[row.topic, row.key] += 1
+        if at == len(found):
+            found.append([])
+        found[at].append(row)
+    return found
+
+
+def _serve(producer: confluent_kafka.Producer, wait_s: float) -> str:
+    """Hear what became of rows, until that is known of all, or for so long; returns what stopped the producer."""
+    until, why = time.monotonic() + wait_s, ""
     while len(producer) and (left_s := until - time.monotonic()) > 0:
-        # What stops a producer is raised here, and each row hears of it next. `flush` raises it in the middle of that,
-        # as an error of Python's own.
-        with suppress(KafkaException):
-            producer.poll(left_s)
+        why = _poll(producer, left_s) or why
+    return _poll(producer, 0) or why
+
+
+def _poll(producer: confluent_kafka.Producer, wait_s: float) -> str:
+    # What stops a producer is raised here, and each row hears of it next. `flush` raises it in the middle of that,
+    # as an error of Python's own.
+    try:
+        producer.poll(wait_s)
+    except KafkaException as error:
+        return str(error.args[0].str())
+    return ""
 
 
 def _noting(row: Row, sent: dict[int, Place], failed: list[NotSent]) -> Any:
