@@ -240,6 +240,15 @@ def test_axe_finds_no_violation(new_page: NewPage, shop: Running, scheme: str, w
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+@pytest.mark.parametrize("width", [390, 800, 1120, 1280, 1920])
+def test_nothing_stands_over_the_edge_of_its_card(new_page: NewPage, shop: Running, width: int) -> None:
+    page = shown(new_page(shop.url, viewport={"width": width, "height": 900}))
+    for card in ("alerts", "carts", "recommended", "funnel"):
+        page.wait_for_selector(f"#{card} tbody tr")
+    wide = "[...document.querySelectorAll('.card, .card .body')].filter(one => one.scrollWidth > one.clientWidth)"
+    assert page.evaluate(f"{wide}.map(one => one.closest('.card').id)") == []
+
+
 def test_everything_is_reached_by_keyboard(page: Any) -> None:
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the numbers"
