@@ -8,8 +8,9 @@ One key of a stretch is merged alone where the stretch is not a block already, a
 about one key costs nothing for the others, and nothing when it is asked again.
 
 A changed partial marks its key stale in the blocks that hold its slice; the next reader merges the stale keys
-anew and nothing else. Slices that change while they are read are *hot*: their partials stay in memory. Blocks
-are dropped, least recently read first, when together they pass the budget.
+anew and nothing else: all of them from the smallest blocks up, so that each changed slice is read once, or the one
+that is asked for, which reads no slice whole. Slices that change while they are read are *hot*: their partials stay
+in memory. Blocks are dropped, least recently read first, when together they pass the budget.
 """
 
 import time
@@ -141,11 +142,13 @@ class Rollup:
 
     def result(self, start: int, end: int, key: str) -> Results | None:
         """The merged results of one key, None if it does not occur; reads no other key. Not to be changed."""
-        if (start, end) not in self._blocks:
+        block = self._blocks.get((start, end))
+        if block is None:
             return self._alone_results(start, end, key)
-        block = self._block(start, end)
-        if key not in block.results and key in block.states:
-            block.results[key] = self._row.results(block.states[key])
+        states = self._states(start, end, key)
+        self._evict((start, end))
+        if key not in block.results and states is not None:
+            block.results[key] = self._row.results(states)
         return block.results.get(key)
 
     def keys(self, start: int, end: int) -> set[str]:
@@ -173,20 +176,24 @@ class Rollup:
         block = self._blocks.get((start, end))
         if block is not None and not block.stale:
             return
-        for part in self.parts(start, end):
+        parts = self.parts(start, end)
+        for part in parts:
             yield from self._merging(*part, step)
         if block is None:
             self._block(start, end)
             if step.is_over():
                 yield
                 step.begin()
-        else:
-            left = len(block.stale)  # what becomes stale meanwhile may do so for ever
-            while block.stale and left > 0 and self._blocks.get((start, end)) is block:
-                left -= self._refresh(block, start, end, step)
-                if step.is_over():
-                    yield
-                    step.begin()
+            return
+        if not parts:
+            self._hot_slice(start)
+        left = len(block.stale)  # what becomes stale meanwhile may do so for ever
+        while block.stale and left > 0 and self._blocks.get((start, end)) is block:
+            self._refresh_key(block, (start, end), block.stale.pop(), parts)
+            left -= 1
+            if step.is_over():
+                yield
+                step.begin()
 
     @property
     def held(self) -> list[Bounds]:
@@ -215,14 +222,24 @@ class Rollup:
     def _merged_alone(self, start: int, end: int, key: str) -> States | None:
         parts = self.parts(start, end)
         if not parts:
-            return self._merged(self._partials.of_key(start, key))
-        found = [states for part in parts if (states := self._states(*part, key)) is not None]
-        return self._merge(found) if found else None
+            return self._merged(self._values(start, key))
+        return self._merged_parts([self._states(*part, key) for part in parts])
 
     def _states(self, start: int, end: int, key: str) -> States | None:
-        if (start, end) in self._blocks:
-            return self._block(start, end).states.get(key)
-        return self._kept_alone(start, end, key, asked=False).states
+        """One key of a stretch, from its block if there is one, of which no other key is brought up to date."""
+        bounds = (start, end)
+        block = self._blocks.get(bounds)
+        if block is None:
+            return self._kept_alone(start, end, key, asked=False).states
+        self._touch(bounds)
+        if key in block.stale:
+            self._refresh_key(block, bounds, key, self.parts(start, end))
+        return block.states.get(key)
+
+    def _values(self, start: int, key: str) -> Mapping[int, bytes]:
+        """One key of a slice; a slice that is not in memory is not read for it."""
+        hot = self._hot.get(start)
+        return self._partials.of_key(start, key) if hot is None else hot.get(key, {})
 
     def _is_aligned(self, start: int, end: int) -> bool:
         return end - start in self._widths and start % (end - start) == 0
@@ -234,15 +251,18 @@ class Rollup:
             block = self._blocks[bounds] = self._build(start, end)
             self.weight += block.weight
             self._note_span(bounds)
-        else:
-            self._blocks.move_to_end(bounds)
-            if bounds in self._spans:
-                self._spans.move_to_end(bounds)
-            if not block.stale:
-                return block
+        elif block.stale:
+            self._touch(bounds)
             self._refresh(block, start, end)
+        self._touch(bounds)
         self._evict(bounds)
         return block
+
+    def _touch(self, bounds: Bounds) -> None:
+        if bounds in self._blocks:  # its parts may have taken its room
+            self._blocks.move_to_end(bounds)
+        if bounds in self._spans:
+            self._spans.move_to_end(bounds)
 
     def _build(self, start: int, end: int) -> Block:
         parts = self.parts(start, end)
@@ -259,38 +279,39 @@ class Rollup:
         merge = self._merge
         return Block({key: merge(lists) for key, lists in gathered.items()}, max(b.key_bytes for b in blocks))
 
-    def _refresh(self, block: Block, start: int, end: int, step: "_Step | None" = None) -> int:
-        """Bring stale keys up to date, all or until a step is over; returns how many."""
-        count, parts = 0, self._parts_held(start, end)
-        while block.stale and (step is None or count == 0 or not step.is_over()):
-            self._refresh_key(block, (start, end), block.stale.pop(), parts)
-            count += 1
-        return count
+    def _refresh(self, block: Block, start: int, end: int) -> None:
+        """Bring all stale keys up to date, first those of its parts: a changed slice is read once, not once a key."""
+        # a part that loses its room to the next one is right all the same: nothing changes until this is done
+        parts = [self._block(*part) for part in self.parts(start, end)]
+        if not parts:
+            self._hot_slice(start)
+        sizes = [part.key_bytes for part in parts]
+        while block.stale:
+            key = block.stale.pop()
+            self._renew(block, (start, end), key, [part.states.get(key) for part in parts], sizes)
 
-    def _refresh_key(self, block: Block, bounds: Bounds, key: str, parts: "list[tuple[Bounds, Block]]") -> None:
+    def _refresh_key(self, block: Block, bounds: Bounds, key: str, parts: Sequence[Bounds]) -> None:
+        """Bring one key up to date, and nothing but it in the parts."""
+        block.stale.discard(key)
+        found = [self._states(*part, key) for part in parts]
+        sizes = [part.key_bytes for at in parts if (part := self._blocks.get(at)) is not None]
+        self._renew(block, bounds, key, found, sizes)
+
+    def _renew(
+        self, block: Block, bounds: Bounds, key: str, of_parts: Sequence[States | None], sizes: Sequence[int]
+    ) -> None:
+        """Put what a key comes to now: of the states that the parts have of it, or of the partials of a slice."""
         before = block.weight
         block.results.pop(key, None)
-        if parts:
-            found = []
-            for at, part in parts:
-                if key in part.stale:  # it has changed a moment ago
-                    part.stale.discard(key)
-                    self._refresh_key(part, at, key, self._parts_held(*at))
-                if (states := part.states.get(key)) is not None:
-                    found.append(states)
-                    block.key_bytes = max(block.key_bytes, part.key_bytes)
-            block.put(key, self._merge(found) if found else None)
-        elif values := self._hot_slice(bounds[0]).get(key):
-            block.key_bytes = max(block.key_bytes, sum(map(len, values.values())))
-            block.put(key, self._merged(values))
+        if of_parts:
+            block.put(key, self._merged_parts(of_parts))
         else:
-            block.put(key, None)
+            values = self._values(bounds[0], key)
+            sizes = [sum(map(len, values.values()))]
+            block.put(key, self._merged(values))
+        block.key_bytes = max([block.key_bytes, *sizes])
         if self._blocks.get(bounds) is block:  # its parts may have taken its room
             self.weight += block.weight - before
-
-    def _parts_held(self, start: int, end: int) -> "list[tuple[Bounds, Block]]":
-        """The parts of a stretch with their blocks, which may be stale."""
-        return [(part, self._blocks.get(part) or self._block(*part)) for part in self.parts(start, end)]
 
     def _hot_slice(self, start: int) -> HotSlice:
         hot = self._hot.get(start)
@@ -305,6 +326,10 @@ class Rollup:
     def _merged(self, values: Mapping[int, bytes]) -> States | None:
         read = self._row.read
         return self._row.merge([read(raw) for raw in values.values()]) if values else None
+
+    def _merged_parts(self, of_parts: Sequence[States | None]) -> States | None:
+        found = [states for states in of_parts if states is not None]
+        return self._merge(found) if found else None
 
     def _merge(self, lists: Sequence[States]) -> States:
         if len(lists) == 1:

@@ -37,12 +37,16 @@ class Shelf:
 
     def __init__(self, budget: int) -> None:
         self.values: dict[tuple[int, str], dict[int, bytes]] = {}
+        self.slices_read = 0
+        self.keys_read = 0
         self.rollup = Rollup(TABLE, SLICE, Partials(self.of_slice, self.of_key), budget)
 
     def of_slice(self, start: int) -> dict[str, dict[int, bytes]]:
+        self.slices_read += 1
         return {key: dict(found) for (at, key), found in self.values.items() if at == start}
 
     def of_key(self, start: int, key: str) -> dict[int, bytes]:
+        self.keys_read += 1
         return dict(self.values.get((start, key), {}))
 
     def change(self, partition: int, changes: dict[tuple[int, str], bytes | None]) -> None:
@@ -55,6 +59,9 @@ class Shelf:
             if not found:
                 del self.values[cell_]
         self.rollup.change(partition, changes)
+
+    def weighed(self) -> int:
+        return sum(block.weight for block in self.rollup._blocks.values())
 
     def expected(self, start: int, end: int) -> dict[str, Any]:
         cells: dict[str, list[Any]] = {}
@@ -87,11 +94,13 @@ def test_it_says_what_merging_everything_anew_says(steps: list[Any], budget: int
             if what == "one":
                 assert shelf.rollup.result(start, end, "a") == expected.get("a")
                 assert shelf.rollup.result(start, end, "a") == expected.get("a")
+                assert shelf.weighed() == shelf.rollup.weight
                 continue
             if what == "steps":
                 deque(shelf.rollup.steps(start, end), maxlen=0)
             assert shelf.rollup.results(start, end) == expected
             assert shelf.rollup.keys(start, end) == set(expected)
+        assert shelf.weighed() == shelf.rollup.weight
 
 
 @settings(max_examples=60, deadline=None)
@@ -115,12 +124,17 @@ def test_what_changes_between_the_steps_of_a_merge_is_in_its_results(
         elif what == "drop":
             shelf.change(one, dict.fromkeys((at * SLICE, key) for at, key in two))
         else:
-            shelf.rollup.results(one * SLICE, min(one + two, SLICES) * SLICE)
+            asked = (one * SLICE, min(one + two, SLICES) * SLICE)
+            if what == "one":
+                assert shelf.rollup.result(*asked, "a") == shelf.expected(*asked).get("a")
+            else:
+                shelf.rollup.results(*asked)
         for _ in range(number % 7):
             next(stepping, None)
         if number % 3:
             deque(stepping, maxlen=0)
             assert shelf.rollup.results(*whole) == shelf.expected(*whole)
+        assert shelf.weighed() == shelf.rollup.weight
 
 
 def test_a_step_merges_no_more_than_it_has_time_for_and_one_that_has_time_merges_all() -> None:
@@ -139,6 +153,65 @@ def test_a_step_merges_no_more_than_it_has_time_for_and_one_that_has_time_merges
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollup, "STEP_S", 60.0)
         assert list(shelf.rollup.steps(0, SLICE)) == []
+
+
+CHANGED = 20
+HOUR = (0, 60 * SLICE)
+
+
+def put_all(shelf: Shelf, stamp: int, slices: int = CHANGED, keys: str = "abcdefghijkl") -> None:
+    shelf.change(0, {(at * SLICE, key): cell(stamp, stamp) for at in range(slices) for key in keys})
+
+
+def changed_hour(budget: int = 1 << 20) -> Shelf:
+    """An hour that was asked for, of which the first slices have changed in all keys since."""
+    shelf = Shelf(budget)
+    put_all(shelf, 0, slices=60)
+    shelf.rollup.results(*HOUR)
+    put_all(shelf, 1)
+    shelf.slices_read = shelf.keys_read = 0
+    return shelf
+
+
+def test_all_keys_of_a_wide_stretch_are_brought_up_to_date_with_one_read_of_each_changed_slice() -> None:
+    shelf = changed_hour()
+    assert shelf.rollup.results(*HOUR) == shelf.expected(*HOUR)
+    assert (shelf.slices_read, shelf.keys_read) == (CHANGED, 0)
+
+
+@pytest.mark.parametrize("asked", [HOUR, (0, 120 * SLICE), (SLICE, 121 * SLICE)])
+def test_a_question_about_one_key_of_a_changed_stretch_reads_that_key_of_the_changed_slices_and_no_slice(
+    asked: tuple[int, int],
+) -> None:
+    shelf = changed_hour()
+    read = CHANGED if asked == HOUR else CHANGED + 60  # of the second hour nothing is held
+    assert shelf.rollup.result(*asked, "g") == shelf.expected(*asked)["g"]
+    assert shelf.slices_read == 0
+    assert shelf.keys_read <= read
+    shelf.rollup.result(*asked, "g")
+    assert shelf.slices_read == 0
+
+
+def test_what_changes_between_the_steps_of_a_merge_is_read_once_more_and_not_once_a_key() -> None:
+    shelf = changed_hour()
+    for number, _ in enumerate(shelf.rollup.steps(*HOUR)):
+        if number == 2 * CHANGED:
+            put_all(shelf, 2)
+    assert shelf.rollup.results(*HOUR) == shelf.expected(*HOUR)
+    assert shelf.slices_read <= 2 * CHANGED
+
+
+@pytest.mark.parametrize("stepping", [False, True])
+@pytest.mark.parametrize("budget", [0, 30_000])
+def test_slices_are_read_a_few_times_at_most_where_there_is_no_room_for_their_blocks(
+    budget: int, *, stepping: bool
+) -> None:
+    shelf = changed_hour(budget)
+    if stepping:
+        deque(shelf.rollup.steps(*HOUR), maxlen=0)
+    assert shelf.rollup.results(*HOUR) == shelf.expected(*HOUR)
+    assert shelf.slices_read <= 60 * (len(rollup.LEVELS) if stepping else 1)
+    assert shelf.keys_read == 0
 
 
 @given(slices, st.integers(1, SLICES))
