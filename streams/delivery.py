@@ -303,6 +303,8 @@ class Consumer(driver.Consumer):
                 durable = await self.app.processor.flush()
             except MillraceError as error:
                 self.app.fail(error)
+            if not durable:  # a worker may end before its consumer has begun, which then knows of no assignment
+                return False
             assigned = self.assignment()
             fresh = {FaustTP(*tp): offset for tp, offset in durable.items() if FaustTP(*tp) in assigned}
             if not fresh or not await self._commit_offsets(fresh, start_new_transaction=False):
