@@ -9,6 +9,10 @@ partition's *own*; its id is made from what it came from, so that a repeat is kn
 - *bought*: the products of an `order.placed`, with the same bound on their number.
 
 A basket of one product counts towards its popularity alone, and one without products is not sent.
+
+A product whose id is longer than `ID_BYTES` is passed over where baskets are counted, as if it had not been in them
+(`is_counted`): it is no one's neighbour and has none. So what is kept of a product fits one record, whatever was beside
+it. Such a product still counts where a basket's size is judged.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,6 +25,10 @@ from streams.partitioners import key_hash
 
 MAX_PRODUCTS = 50
 MAX_EVENTS = 500
+# In UTF-8: all ids of 256 ASCII characters, and 160 of three bytes each. The table keeps up to 1,000 ids of what a
+# product was seen with on a day, and as many of what it was bought with, in one record: with their counts 976 KB at
+# most, and Kafka takes 1 MB.
+ID_BYTES = 480
 
 Sent = tuple[int, bytes, bytes]
 """`(partition, key, value)`"""
@@ -56,13 +64,22 @@ def bought_baskets(
 
 def by_product(basket: ProductBasket) -> list[BasketRow]:
     """`(product, seen, bought, seen with, bought with)` for each own product: two Sums and two Tallies."""
-    products = basket.products
+    products = list(filter(is_counted, basket.products))
     seen = basket.kind == "seen"
     rows: list[BasketRow] = []
-    for own in basket.own:
+    for own in filter(is_counted, basket.own):
         others = [product for product in products if product != own]
         rows.append((own, 1, 0, others, None) if seen else (own, 0, 1, None, others))
     return rows
+
+
+def is_counted(product: str) -> bool:
+    """Whether a product's id is short enough for what it is kept with.
+
+    >>> is_counted("x" * 256), is_counted("\N{HANGUL SYLLABLE GA}" * 160), is_counted("\N{HANGUL SYLLABLE GA}" * 161)
+    (True, True, False)
+    """
+    return len(product) * 4 <= ID_BYTES or len(product.encode()) <= ID_BYTES
 
 
 def partition_of(product: str, partitions: int) -> int:

@@ -94,7 +94,8 @@ def seen_rows(ledger: BehaviourLedger) -> list[set[str]]:
     """The matrix of sessions: what each that is over has viewed or carted."""
     rules = ledger.rules
     rows = [({*s.viewed, *s.carted}, s.events) for s in ledger.sessions() if not s.truncated]
-    return [row for row, events in rows if len(row) <= rules.basket_products and events <= rules.basket_events]
+    small = [row for row, events in rows if len(row) <= rules.basket_products and events <= rules.basket_events]
+    return [ledger.in_baskets(row) for row in small]
 
 
 def bought_rows(ledger: BehaviourLedger, records: Sequence[Any]) -> list[set[str]]:
@@ -102,7 +103,7 @@ def bought_rows(ledger: BehaviourLedger, records: Sequence[Any]) -> list[set[str
     orders: dict[Any, set[str]] = {}
     for one in records:
         if isinstance(one.event, OrderEvent) and one.event.event_type == "order.placed":
-            orders[one.event.order_id] = {str(line.product_id) for line in one.event.items}
+            orders[one.event.order_id] = ledger.in_baskets(str(line.product_id) for line in one.event.items)
     return list(orders.values())
 
 

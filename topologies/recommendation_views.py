@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from agents.baskets import ID_BYTES, is_counted
 from agents.personal import Touched, favourite, recommend
 from agents.trending import Trend, Trends
 from streams.events import Neighbourhood
@@ -132,11 +133,15 @@ def of_product(reader: Reader, given: Given, *, topic: str) -> Answer:
 
     A row's `share` is that of the product's baskets that hold the other one too, newer baskets counting more; a share
     may be low by `sharesLowBy`.
-    404 for a product that was in no basket yet.
+    404 for a product that was in no basket yet, and for one whose id is too long to be counted.
     """
     product, by, n = asked.PRODUCT.of(given), asked.BY.of(given), asked.N.of(given)
     fresh = reader.freshness()
     found = neighbours_from(reader.copies[topic])(product)
+    if found is None and not is_counted(product):
+        raise NotFound(
+            f"products with ids of more than {ID_BYTES} bytes in UTF-8 are not counted in sessions and orders"
+        )
     if found is None:
         raise NotFound(f"product {product!r} was in no session that is over and in no order yet")
     kind = found.seen if by == "seen" else found.bought

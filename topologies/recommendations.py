@@ -41,7 +41,8 @@ TREND_SLICE_S = 900
 RECENT_KEPT = 30
 BASKETS_KEPT_S = 30 * DAY_S
 PURCHASES_KEPT_S = 180 * DAY_S
-# Of a product's neighbours in a day: counts are exact for twice as many, and the most frequent are kept beyond.
+# Of a product's neighbours in a day: counts are exact for twice as many, and the most frequent are kept beyond. What
+# all of them come to with the longest ids has to fit one record (agents.baskets.ID_BYTES).
 NEIGHBOURS_KEPT = 500
 
 

@@ -46,6 +46,7 @@ class BehaviourRules:
     orders_cap: int = 100
     basket_products: int = 50
     basket_events: int = 500
+    basket_id_bytes: int = 480
 
 
 def kept(things: Iterable[T], slice_ms: int, cap: int) -> set[T]:

@@ -164,8 +164,12 @@ class BehaviourLedger:
             products = {*session.viewed, *session.carted}
             small = len(products) <= self.rules.basket_products and session.events <= self.rules.basket_events
             if small and not session.truncated:
-                together.add(products)
+                together.add(self.in_baskets(products))
         return together
+
+    def in_baskets(self, products: Iterable[str]) -> set[str]:
+        """Those whose ids are short enough to be counted."""
+        return {product for product in products if len(product.encode()) <= self.rules.basket_id_bytes}
 
     def _counts(self, source: SourcePartition, dedupe_ms: int, event: Any, at: int) -> bool:
         if dedupe_ms and event.event_id is not None:
@@ -210,7 +214,7 @@ class BehaviourLedger:
         amount = order.amount if order.currency in (None, self.rules.currency) else 0
         doings.purchases.add((at, str(order.order_id), amount, *products[:100]))
         if len(products) <= self.rules.basket_products:
-            self._bought.add(products)
+            self._bought.add(self.in_baskets(products))
 
     def _step(self, step: str, event: UserActivity | OrderEvent, at: int, categories: Iterable[str]) -> None:
         for category in (None, *categories):

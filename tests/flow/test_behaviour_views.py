@@ -327,6 +327,7 @@ async def test_a_product_that_is_new_keeps_its_category_while_others_are_forgott
         ("/api/recommendations/products/nothing", "in no session"),
         ("/api/sessions/%00", "did nothing"),
         ("/api/recommendations/products/%FF", "in no session"),
+        ("/api/recommendations/products/" + "%EA%B0%80" * 161, "more than 480 bytes"),
     ],
 )
 async def test_an_unknown_id_is_a_404_with_the_reason(client: Client, path: str, words: str) -> None:

@@ -1,18 +1,22 @@
 """The recommendations topology over the log of behaviour's: counts and neighbours are those of a batch computation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import sqrt
+from typing import Literal
 
 import msgspec
 import pytest
-from behaving import behaviour, booked, counted, done, recommendations, simulated, troubled
+from behaving import Sent, behaviour, booked, counted, done, recommendations, simulated, troubled
 
+from agents.baskets import by_product, is_counted
 from agents.neighbours import DAY_MS
 from streams.codecs import encode
-from streams.events import Neighbourhood, ProductNeighbours
+from streams.events import Neighbourhood, OrderEvent, ProductBasket, ProductNeighbours, UserActivity
 from streams.log import TP, Entry
 from streams.memory_log import MemoryLog
 from streams.simulator.behaviour_ledger import Together
+from tables.accumulators import STATES, encode_key
+from tables.forwarding import writable
 from topologies.chaos.recommendations import Days, settle
 from topologies.driver import Driver
 
@@ -70,6 +74,59 @@ def test_pair_counts_survive_trouble_in_both_groups_at_once() -> None:
             troubled(second, [], seed=start + 1)
         same(counted(second, "seen"), ledger.seen())
         same(counted(second, "bought"), ledger.bought())
+
+
+def renamed(product: int | str | None) -> int | str | None:
+    """Every third product has an id that is too long to be counted, every third the longest that is."""
+    if product is None:
+        return None
+    return [product, f"{product:가>160}", f"{product:가>170}"][int(product) % 3]
+
+
+def with_long_ids(stream: Sequence[Sent]) -> list[Sent]:
+    found = []
+    for sent in stream:
+        event = sent.event
+        if isinstance(event, OrderEvent):
+            lines = [msgspec.structs.replace(line, product_id=renamed(line.product_id)) for line in event.items]
+            event = msgspec.structs.replace(event, items=tuple(lines))
+        elif isinstance(event, UserActivity):
+            event = msgspec.structs.replace(event, product_id=renamed(event.product_id))
+        found.append(sent._replace(event=event, value=encode(event)))
+    return found
+
+
+def test_pair_counts_of_products_with_long_ids_are_those_of_a_batch_computation() -> None:
+    stream = with_long_ids(simulated()[:1_500])
+    ledger = booked(stream)
+    with done(behaviour(), stream) as first, Driver(recommendations(), log=first.log) as second:
+        troubled(second, [], seed=6, workers=2)
+        same(counted(second, "seen"), ledger.seen())
+        same(counted(second, "bought"), ledger.bought())
+    counts = {len(product) for product in ledger.seen().products}
+    assert 160 in counts
+    assert max(counts) == 160
+
+
+@pytest.mark.parametrize(
+    ("letter", "chars"),
+    [("x", 256), ("я", 240), ("я", 256), ("가", 160), ("가", 256), ("\U00010000", 120), ("\U00010000", 256)],
+)
+def test_no_cell_of_a_products_baskets_is_too_large_to_be_written(letter: str, chars: int) -> None:
+    (table,) = (table for table in recommendations().group.tables if table.name == "baskets_by_product")
+    cell, aggregates = table.row.new_cell(), list(table.row.aggregates.values())
+    kinds: tuple[Literal["seen", "bought"], ...] = ("seen", "bought")
+    for first in range(0, 1_000, 49):
+        others = [f"{letter * (chars - 4)}{n:04}" for n in range(first, min(first + 49, 1_000))]
+        for kind in kinds:
+            ((_, *values),) = by_product(ProductBasket("b", kind, ("own", *others), ("own",), START_MS))
+            for place, aggregate in enumerate(aggregates, STATES):
+                cell[place] = aggregate.add(cell[place], values[place - STATES])
+    for counts, _ in cell[-2:]:
+        counts.update(dict.fromkeys(counts, 2**32 - 1))
+    key, value = encode_key(START_MS, "\U00010000" * 120), table.row.encode(cell, 0)
+    assert writable(key, value).value == value
+    assert [len(counts) for counts, _ in cell[-2:]] == [1_000 if is_counted(letter * chars) else 0] * 2
 
 
 def test_published_neighbours_are_those_of_a_batch_computation(log: MemoryLog) -> None:

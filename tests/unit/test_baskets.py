@@ -79,6 +79,29 @@ def test_an_order_is_a_basket_of_its_distinct_products_when_placed() -> None:
     assert (decode(value).event_id, decode(value).occurred_at) == ("bought:1:8", 8)
 
 
+@pytest.mark.parametrize(
+    ("product", "counts"),
+    [
+        ("x" * 256, True),
+        ("я" * 240, True),
+        ("я" * 241, False),
+        ("가" * 160, True),
+        ("가" * 161, False),
+        ("😀" * 121, False),
+    ],
+)
+def test_a_product_counts_in_baskets_unless_its_id_is_of_more_than_480_bytes(*, product: str, counts: bool) -> None:
+    with_it, without = session(["1", "2", product]), session(["1", "2"])
+    ((_, _, value),), ((_, _, expected),) = seen_baskets(with_it, 1), seen_baskets(without, 1)
+    rows = {row[0]: row for row in by_product(decode(value))}
+    assert rows.keys() == ({"1", "2", product} if counts else {"1", "2"})
+    if counts:
+        assert rows["1"] == ("1", 1, 0, ["2", product], None)
+        assert rows[product] == (product, 1, 0, ["1", "2"], None)
+    else:
+        assert list(rows.values()) == by_product(decode(expected))
+
+
 def test_the_longest_ids_still_make_an_id_that_decodes() -> None:
     long = "x" * 256
     ((_, _, value),) = bought_baskets(OrderEvent(long, long, 5, long, occurred_at=6, items=(OrderLine(long),)), 1)

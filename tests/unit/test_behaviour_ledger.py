@@ -92,6 +92,14 @@ def test_a_bots_session_is_no_basket() -> None:
     assert ledger.seen(all_over=True).pairs == {("1", "2"): 1}
 
 
+def test_a_product_of_a_longer_id_is_in_no_basket() -> None:
+    long, longest = "가" * 161, "가" * 160
+    lines = tuple(map(OrderLine, ("a", longest, long)))
+    ledger = book(placed(0, lines=lines), *[UserActivity("product.viewed", 7, product_id=p) for p in ("a", long)])
+    assert (ledger.bought().products, ledger.bought().pairs) == ({"a": 1, longest: 1}, {("a", longest): 1})
+    assert (ledger.seen(all_over=True).products, ledger.seen(all_over=True).pairs) == ({"a": 1}, {})
+
+
 def test_pairs_are_counted_once_a_basket() -> None:
     lines = (OrderLine("b"), OrderLine("a"), OrderLine("b"))
     together = book(placed(0, 1, lines=lines), placed(1, 2, lines=lines)).bought()
