@@ -246,14 +246,19 @@ def _stored_keys(caches: Sequence[Cache]) -> Iterator[str]:
     """
     start = b""
     while True:
-        # In pages: a scan holds files open, and slices may be dropped between two steps.
-        slices = [_keys(cache, window, start) for cache in caches for window in _stored_slices(cache)]
-        page = list(islice(merge(*slices), PAGE))
+        # In pages: a scan keeps its store's files open and locked, and slices may be dropped between two steps.
+        page = _page(caches, start)
         if not page:
             return
         start = page[-1] + b"\0"
         for key in dict.fromkeys(page):
             yield key.decode()
+
+
+def _page(caches: Sequence[Cache], start: bytes) -> list[bytes]:
+    """Up to so many stored keys from there on, those of several slices as often. No scan outlives this."""
+    slices = [_keys(cache, window, start) for cache in caches for window in _stored_slices(cache)]
+    return list(islice(merge(*slices), PAGE))
 
 
 def _keys(cache: Cache, window: int, start: bytes) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from streams.intake import EventTime
 from streams.log import TP, LogError
 from streams.topics import Topic
 from tables.aggregates import Sum
-from tables.publishing import Publication, Shelf
+from tables.publishing import PAGE, Publication, Shelf
 from tables.table import Table
 from topologies.driver import Driver
 from topologies.topology import Topology
@@ -385,6 +385,20 @@ def test_a_stale_record_of_a_zombie_is_put_right_where_nothing_reads_it() -> Non
         driver.feed(MIRRORS.name, b'{"own": 1}', record_key("1"), partition=1)
         driver.publish()
         assert published(driver, MIRRORS) == published(driver)
+
+
+def test_a_pass_under_way_keeps_no_store_locked_that_its_worker_lets_go(driver: Driver) -> None:
+    users = range(PAGE + 4)  # of two slices, so that either partition has more than a page
+    for at_s in (0, 60):
+        for user in users:
+            spend(driver, user, 5, at_s=at_s)
+    driver.flush()
+    step(driver, 0.0)
+    assert not driver.worker.publishing.idle
+    driver.worker.assign([0, 1], 1)
+    assert [restored.private for restored in driver.worker.engine.restored] == [False, False]
+    driver.publish()
+    assert published(driver) == batch(dict.fromkeys(users, 10))
 
 
 def by_buyer(sale: Any) -> list[tuple[str, int]]:
