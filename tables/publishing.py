@@ -105,7 +105,8 @@ class Publisher:
 
     Of the topic's partition everything before `read_to` is known. `found` are the record keys that were read there and
     that the next pass begins with, `left` those that the last one began with and has not come to: about 100 bytes a key
-    from a restore until the pass after it has come by.
+    from a restore until the pass after it has come by. `deleted`: a tombstone was read since the last pass began; it may
+    have taken away what a table has.
     """
 
     publication: Publication
@@ -119,6 +120,7 @@ class Publisher:
     read_to: int = 0
     found: set[bytes] = field(default_factory=set)
     left: set[bytes] = field(default_factory=set)
+    deleted: bool = False
     _pass: Iterator[str] | None = None
     _settled_at: int = -1
 
@@ -135,7 +137,7 @@ class Publisher:
     @property
     def _stale(self) -> bool:
         """Whether a pass is due."""
-        if self.found:
+        if self.found or self.deleted:
             return True
         if self.copy is not None or self._settled_at < 0:
             return self._settled_at != self._read
@@ -160,6 +162,7 @@ class Publisher:
             if record.value is None:
                 self.found.discard(record.key)
                 self.left.discard(record.key)
+                self.deleted = True
             else:
                 self.found.add(record.key)
         self.read_to = records[-1].offset + 1
@@ -209,7 +212,7 @@ class Publisher:
             del self.waiting[key]
             yield key
         if self._pass is None and not self.left and self._stale:
-            self._settled_at = self._read
+            self._settled_at, self.deleted = self._read, False
             self.left, self.found = self.found, set()
             self._pass = _stored_keys([_cache_of(self.shelf.partition, table) for table in self.publication.tables])
         if self._pass is not None:

@@ -19,7 +19,7 @@ from streams.topics import Topic
 from tables.aggregates import Sum
 from tables.publishing import PAGE, Publication, Shelf
 from tables.table import Table
-from topologies.driver import Driver
+from topologies.driver import Driver, run
 from topologies.topology import Topology
 
 SHARES = Topic("shares", key="user-<userId>", partitions=2, cleanup="compact", retention_s=None)
@@ -385,6 +385,34 @@ def test_a_stale_record_of_a_zombie_is_put_right_where_nothing_reads_it() -> Non
         driver.feed(MIRRORS.name, b'{"own": 1}', record_key("1"), partition=1)
         driver.publish()
         assert published(driver, MIRRORS) == published(driver)
+
+
+def test_a_tombstone_of_a_zombie_is_put_right_where_nothing_reads_it() -> None:
+    with Driver(sharing(mirrored=True)) as driver:
+        for user in USERS:
+            spend(driver, user, 10)
+        driver.flush()
+        driver.publish()
+        driver.feed(MIRRORS.name, None, record_key("1"), partition=1)
+        assert driver.publish() > 0
+        assert published(driver, MIRRORS) == published(driver) == batch(dict.fromkeys(USERS, 10))
+        assert driver.publish() == 0
+
+
+def test_own_tombstones_that_have_to_be_read_back_cause_no_passes_for_ever() -> None:
+    with Driver(sharing(mirrored=True)) as driver:
+        for user in USERS:
+            spend(driver, user, 10)
+        driver.flush()
+        driver.publish()
+        driver.feed(MIRRORS.name, b"{}", record_key("7"), partition=1)
+        run(driver.worker.publishing.follow(driver.log))
+        driver.feed(MIRRORS.name, b"{}", record_key("9"), partition=1)  # the tombstone comes behind it
+        run(driver.worker.publishing.step(3_600))
+        assert driver.log.records(TP(MIRRORS.name, 1))[-1].value is None
+        assert driver.publish() > 0
+        assert published(driver, MIRRORS) == published(driver)
+        assert driver.publish() == 0
 
 
 def test_a_pass_under_way_keeps_no_store_locked_that_its_worker_lets_go(driver: Driver) -> None:
