@@ -6,7 +6,9 @@ has one writer. That is best effort in time and exact in the end: the record is 
 that was lost in a crash is found missing by the *pass* that follows every restore. It goes over the keys of all tables,
 and over those that are published: the partition of the topic is read back, and what no table has any more gets a
 tombstone. So nothing need be remembered beside the topic, and losing local state changes nothing. What others write
-there meanwhile (a zombie, an append of which no acknowledgement came) is read as well, and another pass follows.
+there meanwhile (a zombie, an append of which no acknowledgement came) is read as well, and another pass follows. Tables
+that are built anew have little at first: tombstones wait until all is in them that the sources held meanwhile
+(tables.catching_up).
 
 Where a result also depends on other keys' results (a cosine needs the popularity of both products), it reads them from
 a local copy of the published topic, and another pass follows as long as one has changed anything: what is published
@@ -104,9 +106,9 @@ class Publisher:
     the publishers of the same partition whose topics this one reads.
 
     Of the topic's partition everything before `read_to` is known. `found` are the record keys that were read there and
-    that the next pass begins with, `left` those that the last one began with and has not come to: about 100 bytes a key
-    from a restore until the pass after it has come by. `deleted`: a tombstone was read since the last pass began; it may
-    have taken away what a table has.
+    that the next pass begins with, `left` those that no pass has come to: about 100 bytes a key from a restore until
+    the pass after it has come by. `deleted`: a tombstone was read since the last pass began; it may have taken away
+    what a table has. `behind`: the tables do not hold yet all that was in their sources, so what is left may come.
     """
 
     publication: Publication
@@ -121,6 +123,7 @@ class Publisher:
     found: set[bytes] = field(default_factory=set)
     left: set[bytes] = field(default_factory=set)
     deleted: bool = False
+    behind: bool = True
     _pass: Iterator[str] | None = None
     _settled_at: int = -1
 
@@ -132,7 +135,17 @@ class Publisher:
     @property
     def idle(self) -> bool:
         """Whether everything is published, as far as is known."""
-        return not self.waiting and self._pass is None and not self.left and not self._stale
+        return not self.busy and not self.left
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to do now."""
+        return bool(self.waiting) or self._pass is not None or self._gone or self._stale
+
+    @property
+    def _gone(self) -> bool:
+        """Whether what is left is gone for good, once nothing waits and no pass is under way."""
+        return bool(self.left) and not self.behind
 
     @property
     def _stale(self) -> bool:
@@ -185,7 +198,7 @@ class Publisher:
             if time.thread_time() >= until:
                 break
         # what waits may be what is left, and is known only when it is computed
-        gone = [] if self.waiting or self._pass is not None else list(islice(self.left, PAGE))
+        gone = list(islice(self.left, PAGE)) if self._gone and not self.waiting and self._pass is None else []
         entries = [*computed.values(), *(Entry(key, None) for key in gone)]
         if entries:
             try:
@@ -211,9 +224,9 @@ class Publisher:
             key = next(iter(self.waiting))
             del self.waiting[key]
             yield key
-        if self._pass is None and not self.left and self._stale:
+        if self._pass is None and not self._gone and self._stale:
             self._settled_at, self.deleted = self._read, False
-            self.left, self.found = self.found, set()
+            self.left, self.found = self.left | self.found, set()
             self._pass = _stored_keys([_cache_of(self.shelf.partition, table) for table in self.publication.tables])
         if self._pass is not None:
             for key in self._pass:  # `yield from` would close the pass with this generator

@@ -127,6 +127,7 @@ class Worker:
             self.publishing.open(self.directory / "published", self._driver.topic_ids)
         self.publishing.hear()
         run(self.publishing.follow(self._driver.log))
+        run(self.publishing.catch_up(self._driver.log))
         return run(self.publishing.step(budget_s))
 
     def crash(self, *, wipe: bool = False) -> None:
@@ -203,7 +204,7 @@ class Driver:
         self.worker.flush()
 
     def publish(self, *others: Worker, budget_s: float = 3600.0) -> int:
-        """Publish what was flushed until nothing is left to say; returns how many records were written.
+        """Publish what was flushed until nothing is left to say now; returns how many records were written.
 
         Done by the driver's worker, and in turns with `others` that own partitions too.
         """
@@ -212,7 +213,7 @@ class Driver:
         while True:
             round_written = sum([worker.publish(budget_s) for worker in workers])
             written += round_written
-            if not round_written and all(worker.publishing.idle for worker in workers):
+            if not round_written and not any(worker.publishing.busy for worker in workers):
                 return written
 
     def restart(self, *, wipe: bool = False) -> None:

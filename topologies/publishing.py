@@ -11,6 +11,7 @@ from streams.errors import MillraceError
 from streams.kafka_log import KafkaLog
 from streams.log import Log, LogError
 from streams.topics import topic_ids
+from tables.catching_up import CatchUp
 from tables.engine import Engine
 from tables.partition import Partition
 from tables.publishing import Publication, Publisher, Shelf
@@ -47,6 +48,7 @@ class Publishing:
         self.log = log
         self.copies: dict[str, TopicCopy] = {}
         self._publishers: dict[int, list[Publisher]] = {}
+        self._catching_up = CatchUp(engine.group)
 
     def open(self, directory: Path, ids: Mapping[str, str]) -> None:
         """Open the copies, a directory each; a damaged one begins anew. Raises StoreLocked, StoreFailed."""
@@ -98,12 +100,29 @@ class Publishing:
         for number, partition in held.items():
             publishers = self._publishers.get(number)
             if publishers is None or publishers[0].shelf.partition is not partition:
-                publishers = self._publishers[number] = self._begin(partition)
-            touched = partition.touched
-            partition.touched = {table: {} for table in touched}
+                self._publishers[number] = self._begin(partition)
+                self._catching_up = CatchUp(self.engine.group)
+        self._hear_touched()
+
+    def _hear_touched(self) -> None:
+        for publishers in self._publishers.values():
+            partition = publishers[0].shelf.partition
+            touched, partition.touched = partition.touched, {table: {} for table in partition.touched}
             for publisher in publishers:
                 for table in publisher.publication.tables:
                     publisher.touch(touched[table])
+
+    async def catch_up(self, log: Log) -> None:
+        """Look whether the tables are where what is published and not in them is gone for good. Raises LogError."""
+        publishers = [p for known in self._publishers.values() for p in known]
+        if not any(p.behind and (p.found or p.left) for p in publishers):
+            return
+        catching_up, feeds = self._catching_up, [f for p in self.engine.partitions.values() for f in p.feeds.values()]
+        await catching_up.look(log, {feed.tp: feed.durable.position for feed in feeds if feed.durable is not None})
+        if catching_up.done:
+            self._hear_touched()  # what these flushes wrote is not gone
+            for publisher in publishers:
+                publisher.behind = False
 
     def _begin(self, partition: Partition) -> list[Publisher]:
         # What is flushed from now on is told; what was before is what a publisher's first pass goes over.
@@ -118,13 +137,18 @@ class Publishing:
 
     async def step(self, budget_s: float) -> int:
         """One step for each publisher that has something to do; returns how many records were written."""
-        busy = [p for known in self._publishers.values() for p in known if not p.idle]
+        busy = [p for known in self._publishers.values() for p in known if p.busy]
         return sum([await publisher.step(budget_s) for publisher in busy])
 
     @property
     def idle(self) -> bool:
         """Whether everything is published, as far as is known."""
         return all(p.idle for known in self._publishers.values() for p in known)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step has something to do."""
+        return any(p.busy for known in self._publishers.values() for p in known)
 
     @property
     def waiting(self) -> int:
@@ -176,12 +200,15 @@ async def _publish(publishing: Publishing, cluster: Cluster, directory: Path) ->
         while True:
             started = time.monotonic()
             try:
-                if started >= look_at:
+                looking = started >= look_at
+                if looking:
                     share = SHARE_BEHIND if await publishing.behind(log) > BACKLOG else SHARE
                     look_at = started + LOOK_EVERY_S
                 publishing.hear()
                 await publishing.follow(log)
-                while not publishing.idle and time.monotonic() - started < IDLE_S:
+                if looking:
+                    await publishing.catch_up(log)
+                while publishing.busy and time.monotonic() - started < IDLE_S:
                     stepped = time.thread_time()
                     await publishing.step(STEP_S)
                     await asyncio.sleep((time.thread_time() - stepped) * (1 - share) / share)

@@ -1,7 +1,7 @@
 """Publishing on the driver: it settles at what a computation over everything at once gives, whatever comes between."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from random import Random
@@ -11,15 +11,17 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shop import MINUTE, SALES, sell
+from shop import MINUTE, SALES, Sale, sell
 
 from streams.intake import EventTime
 from streams.log import TP, LogError
 from streams.topics import Topic
 from tables.aggregates import Sum
 from tables.publishing import PAGE, Publication, Shelf
+from tables.renewal import begin_anew, next_epoch, read_progress
 from tables.table import Table
 from topologies.driver import Driver, run
+from topologies.kept_topics import kept_topics
 from topologies.topology import Topology
 
 SHARES = Topic("shares", key="user-<userId>", partitions=2, cleanup="compact", retention_s=None)
@@ -407,6 +409,7 @@ def test_own_tombstones_that_have_to_be_read_back_cause_no_passes_for_ever() -> 
         driver.publish()
         driver.feed(MIRRORS.name, b"{}", record_key("7"), partition=1)
         run(driver.worker.publishing.follow(driver.log))
+        run(driver.worker.publishing.catch_up(driver.log))
         driver.feed(MIRRORS.name, b"{}", record_key("9"), partition=1)  # the tombstone comes behind it
         run(driver.worker.publishing.step(3_600))
         assert driver.log.records(TP(MIRRORS.name, 1))[-1].value is None
@@ -427,6 +430,90 @@ def test_a_pass_under_way_keeps_no_store_locked_that_its_worker_lets_go(driver: 
     assert [restored.private for restored in driver.worker.engine.restored] == [False, False]
     driver.publish()
     assert published(driver) == batch(dict.fromkeys(users, 10))
+
+
+def begin(driver: Driver, starts: Mapping[TP, int]) -> None:
+    """Drop what the group has in the log and begin it anew, as a replay in place does."""
+    driver.worker.crash(wipe=True)
+    group = driver.topology.group
+    renewed = next_epoch(run(read_progress(group, driver.log)).values())
+    for name in kept_topics(group):
+        driver.log.delete(name)
+    run(begin_anew(group, driver.log, starts, renewed, driver.topic_ids))
+    driver.restart()
+
+
+@pytest.mark.parametrize("wipe", [False, True])
+def test_tables_that_are_built_anew_take_away_what_was_published_when_they_are_back(driver: Driver, wipe: bool) -> None:
+    for user in USERS:
+        spend(driver, user, 10)
+    driver.flush()
+    driver.publish()
+    begin(driver, {TP(SALES.name, 1): 1})  # without the first user of the other partition
+    for _ in range(3):
+        driver.publish()
+        assert published(driver).keys() == {f"{user}" for user in USERS}
+        assert not driver.worker.publishing.idle
+        next_one = driver.log.records(TP(SALES.name, 0), driver.worker.next[TP(SALES.name, 0)])[:1]
+        driver.worker.deliver_records(TP(SALES.name, 0), next_one)
+        driver.worker.flush()
+        driver.restart(wipe=wipe)
+    driver.flush()
+    driver.publish()
+    assert published(driver) == batch({user: 10 for user in USERS if user != 1})
+    assert {record.key for record in driver.records(SHARES.name) if record.value is None} == {record_key("1")}
+    assert driver.worker.publishing.idle
+
+
+def test_offsets_at_the_end_of_a_source_that_hold_nothing_are_not_waited_for(driver: Driver) -> None:
+    spend(driver, 1, 10)
+    driver.flush()
+    driver.feed(SHARES.name, b"{}", record_key("7"), partition=1)
+    spend(driver, 1, 5)
+    driver.publish()
+    assert published(driver).keys() == {"1", "7"}
+    driver.log.forget(SALES.name)
+    for _ in range(2):  # they are looked into where nothing has moved since the last time
+        driver.publish()
+    assert published(driver) == batch({1: 10})
+    assert driver.worker.publishing.idle
+
+
+RESOLD = Topic("resold", Sale, partitions=2, dedupe_s=300)
+
+
+def resell(sale: Sale) -> Iterator[tuple[int, bytes, bytes]]:
+    yield sale.user_id % 2, record_key(f"{sale.user_id}"), msgspec.json.encode(sale)
+
+
+def test_what_other_workers_have_yet_to_hand_on_is_waited_for_and_what_comes_of_it() -> None:
+    topology = Topology("sharing").source(SALES, time=EventTime(MINUTE, MINUTE))
+    topology.source(RESOLD, time=EventTime(MINUTE, MINUTE))
+    topology.forward(SALES, RESOLD, resell)
+    topology.add(RESOLD, Table("sales_by_user", {"amount": Sum()}, by_user, retention_s=7_200))
+    topology.publish(Publication(SHARES, ("sales_by_user",), share, record_key, settles=True))
+    with Driver(topology) as driver:
+        for user in USERS:
+            sell(driver, 10, 0, user=user, event_id=f"{user}", partition=1 - user % 2)
+        driver.flush()
+        driver.publish()
+        driver.log.delete(RESOLD.name)
+        begin(driver, {})
+        one, other = driver.worker, driver.add_worker("w1")
+        one.assign([0], 2)
+        other.assign([1], 2)
+        for worker in (one, other, one):  # the sales of either are counted by the other one
+            driver.publish(other)
+            assert published(driver).keys() == {f"{user}" for user in USERS}
+            assert not one.publishing.idle or not other.publishing.idle
+            worker.deliver()
+            worker.flush()
+        driver.publish(other)
+        assert one.publishing.idle
+        assert other.publishing.idle
+        assert published(driver) == batch(dict.fromkeys(USERS, 10))
+        assert all(record.value is not None for record in driver.records(SHARES.name))
+        other.crash()
 
 
 def by_buyer(sale: Any) -> list[tuple[str, int]]:

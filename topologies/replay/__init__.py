@@ -3,7 +3,8 @@
 *What is dropped* (`concerned`): the group's changelogs, its progress and what it noted of dead letters; topics that it
 writes for itself (partials of closed slices, what it forwards to itself); topics of results that are streams, since
 their records would be there twice; the local state of this host. *What is kept*: sources, results that are upserts
-(each is said again, under its key), dead letters and late events (said again under their ids).
+(each is said again, under its key; what is published of keys that have not come when all is rebuilt goes then), dead
+letters and late events (said again under their ids).
 
 *Where from* (`origin`, `planning`). From `earliest` the tables say what the live run's did, cell by cell, as far as the
 log reaches back: what retention has taken is counted in cells before anything is dropped (`losses`). From a time or
