@@ -4,10 +4,13 @@ aiokafka makes a record of 11 fields for each message, one by one in Python: hal
 its C parser gives already has all that a batch needs (`streams.log.Record`), so it is taken as it is, a record batch
 of the log at a time. Nothing else of the fetcher changes; positions move as they did, to where a record batch ends.
 
+That parser gives a whole batch up over one header whose name is not UTF-8, which Kafka takes and Python clients refuse
+to send. Such a batch is read here, name and all: nobody's record must stop a group for good.
+
 It reads uncommitted (`isolation_level`), as the worker does: aborted transactions are not looked at.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
 from math import inf
@@ -17,8 +20,10 @@ from weakref import proxy
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecord, DefaultRecordBatch, _DefaultRecordBatchPy
+from aiokafka.record.memory_records import _MemoryRecordsPy
+from aiokafka.record.util import decode_varint_py
 
-from streams.errors import MillraceError
 from streams.log import Record
 
 
@@ -73,17 +78,79 @@ class _Fetched(OrderedDict[Any, Any]):
 def _take(
     take: Callable[[FetchResult, _Fetched], list[Any]], result: FetchResult, fetched: _Fetched, max_records: None = None
 ) -> list[Any]:
-    """What `take` gives. Raises MillraceError for a batch that aiokafka cannot read for the name of a header in it."""
+    """What `take` gives, also where aiokafka's parser gives a batch up for the name of a header in it."""
     parsed = result._partition_records
     try:
         return take(result, fetched)
-    except UnicodeDecodeError as error:
-        topic, partition = result._topic_partition
-        raise MillraceError(
-            f"{topic}[{partition}]: a record at {parsed.next_fetch_offset}, or of the same batch behind it, has a "
-            "header whose name is not UTF-8, and its batch cannot be read: see that nobody sends such names, and set "
-            f"the group behind it: `millrace groups reset ... --topic {topic}:{partition} --to-offset ... --execute`"
-        ) from error
+    except UnicodeDecodeError:
+        # nothing was handed over: from the position on once more
+        parsed.next_fetch_offset = result._assignment.state_value(result._topic_partition).position
+        parsed._records = _Legible(parsed._records, parsed.next_fetch_offset)
+        parsed._records_iterator = None if take is _take_whole else parsed._unpack_records()
+        return take(result, fetched)
+
+
+class _Legible:
+    """The batches of a fetch that reach beyond an offset; those that the parser cannot read are read without it."""
+
+    def __init__(self, records: Any, position: int) -> None:
+        # The parser keeps the bytes to itself, but for its pickled state: they and how far it has gone through them.
+        fetched = _MemoryRecordsPy(next(part for part in records.__reduce__()[2] if isinstance(part, bytes)))
+        self._batches: deque[Any] = deque()
+        while fetched.has_next():
+            raw = fetched._next_slice
+            batch = fetched.next_batch()
+            if batch.next_offset > position:
+                self._batches.append(_readable(batch, raw))
+
+    def has_next(self) -> bool:
+        return bool(self._batches)
+
+    def next_batch(self) -> Any:
+        return self._batches.popleft()
+
+
+def _readable(batch: Any, raw: memoryview) -> Any:
+    """The batch, or another reader of it. What is wrong with its sum or its shape is told when it is taken."""
+    if isinstance(batch, DefaultRecordBatch) and batch.validate_crc():
+        try:
+            list(DefaultRecordBatch(raw))
+        except UnicodeDecodeError:
+            return _AnyNames(raw)
+        except CorruptRecordException:
+            pass
+    return batch
+
+
+# `decode_varint_py`: its twin in C trusts what it reads, to beyond the end of the buffer.
+class _AnyNames(_DefaultRecordBatchPy):  # type: ignore[misc]  # aiokafka is untyped
+    r"""A record batch, read slowly; in names of headers, bytes that are not UTF-8 are escaped, as in `\xf1`."""
+
+    _pos: int
+
+    def _read_msg(self) -> DefaultRecord:
+        length, start = decode_varint_py(self._buffer, self._pos)
+        _, pos = decode_varint_py(self._buffer, start)  # attributes, of which there are none
+        later, pos = decode_varint_py(self._buffer, pos)
+        further, pos = decode_varint_py(self._buffer, pos)
+        key, pos = self._read_bytes(pos)
+        value, pos = self._read_bytes(pos)
+        count, pos = decode_varint_py(self._buffer, pos)
+        headers = []
+        for _ in range(count):
+            name, pos = self._read_bytes(pos)
+            content, pos = self._read_bytes(pos)
+            headers.append(((name or b"").decode(errors="backslashreplace"), content))
+        if pos != start + length:
+            raise CorruptRecordException(f"a record of {length} bytes holds {pos - start}")
+        self._pos = pos
+        appended = self.timestamp_type == self.LOG_APPEND_TIME
+        at = self.max_timestamp if appended else self.first_timestamp + later
+        return DefaultRecord(self.base_offset + further, at, self.timestamp_type, key, value, headers)
+
+    def _read_bytes(self, pos: int) -> tuple[bytes | None, int]:
+        size, pos = decode_varint_py(self._buffer, pos)
+        return (None, pos) if size < 0 else (bytes(self._buffer[pos : pos + size]), pos + size)
 
 
 def _take_some(result: FetchResult, fetched: _Fetched) -> list[Any]:

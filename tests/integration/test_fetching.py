@@ -11,7 +11,6 @@ from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.record.util import calc_crc32c
 
 from streams.cluster import Cluster
-from streams.errors import MillraceError
 from streams.fetching import WholeBatchConsumer
 from streams.topics import Topic, ensure_topics
 
@@ -107,37 +106,45 @@ async def test_a_poll_stops_soon_after_its_bound(filled: tuple[Cluster, TopicPar
 
 
 async def send_with_header(producer: AIOKafkaProducer, topic: str, values: list[bytes], name: bytes) -> None:
-    """A batch whose records have a header of a name that no Python client would send."""
+    """A batch whose second record has a header of a name that no Python client would send."""
     batch = producer.create_batch()
-    for value in values:
-        batch.append(key=None, value=value, timestamp=1, headers=[("*" * len(name), b"")])
+    for i, value in enumerate(values):
+        named = [("*" * len(name), b"odd")] if i == 1 else []
+        batch.append(key=None if i else b"first", value=value, timestamp=i, headers=[("n", value), *named])
     raw = bytearray(batch._build()).replace(b"*" * len(name), name)
     struct.pack_into(">I", raw, 17, calc_crc32c(bytes(raw[21:])))
     batch._buffer = bytes(raw)
     await (await producer.send_batch(batch, topic, partition=0))
 
 
+@pytest.mark.parametrize("at_most", [1, 200])
 @pytest.mark.parametrize("whole", [True, False])
-async def test_a_header_whose_name_is_not_utf_8_is_told_with_its_place(kafka: Cluster, whole: bool) -> None:
+async def test_a_header_whose_name_is_not_utf_8_arrives_escaped_and_all_else_as_it_is(
+    kafka: Cluster, whole: bool, at_most: int
+) -> None:
     topic = f"fetching-{uuid.uuid4().hex[:8]}"
     ensure_topics(kafka, [Topic(topic, partitions=1)])
     producer = AIOKafkaProducer(enable_idempotence=False, **kafka.aiokafka())
     await producer.start()
     try:
         await send_with_header(producer, topic, [b"0", b"1", b"2"], "ñ".encode())
-        await send_with_header(producer, topic, [b"3"], "ñ".encode("latin-1"))
-        await send_with_header(producer, topic, [b"4"], b"n")
+        await send_with_header(producer, topic, [b"3", b"4", b"5"], "ñ".encode("latin-1"))
+        await send_with_header(producer, topic, [b"6", b"7"], b"plain")
+        await send_with_header(producer, topic, [b"8", b"9"], b"\xff\x00")
     finally:
         await producer.stop()
-    tp = TopicPartition(topic, 0)
+    odd = {1: "ñ", 4: "\\xf1", 7: "plain", 9: "\\xff\0"}
+    starts = (0, 3, 6, 8)
 
-    def consumer() -> WholeBatchConsumer:
-        return WholeBatchConsumer(whole=lambda topic: whole, at_most=200, **kafka.aiokafka())
+    def expected(offset: int) -> Found:
+        place = offset - max(start for start in starts if start <= offset)
+        named = (("n", b"%d" % offset), *([(odd[offset], b"odd")] if offset in odd else []))
+        return [(offset, place, None if place else b"first", b"%d" % offset, named)]
 
-    with pytest.raises(MillraceError, match=rf"{topic}\[0\]: a record at 3, .* --topic {topic}:0 "):
-        await read(consumer(), tp, 0)
-    found, _ = await read(consumer(), tp, 4)
-    assert [(value, headers) for *_, value, headers in found] == [(b"4", (("n", b""),))]
+    for position in (0, 1, 3, 4, 5, 6, 9):
+        consumer = WholeBatchConsumer(whole=lambda topic: whole, at_most=at_most, **kafka.aiokafka())
+        found, _ = await read(consumer, TopicPartition(topic, 0), position)
+        assert found == [record for offset in range(position, 10) for record in expected(offset)]
 
 
 @pytest.mark.parametrize("whole", [True, False])
