@@ -61,6 +61,20 @@ def test_a_topic_made_anew_loses_nothing_while_it_holds_as_many_events_as_the_ta
     assert losses(recommending, firsts, ids) == []
 
 
+def test_a_topic_made_anew_whose_own_first_events_are_gone_again_may_lose_however_many_came_since(
+    recommending: Driver,
+) -> None:
+    cells = len(recommending.readings("baskets_by_product"))
+    log, to = recommending.log, TP(SESSIONS, 0)
+    held = log.records(to)
+    log.delete(SESSIONS)
+    for record in [*held, *held]:
+        log.put(to, Entry(record.key, record.value), record.timestamp)
+    ids = {SESSIONS: "anew", ORDERS: "former"}
+    assert losses(recommending, {to: 0}, ids) == []
+    assert losses(recommending, {to: 1}, ids) == [Loss(SESSIONS, 0, 0, 1, cells, cells, to=BASKETS, former=len(held))]
+
+
 def test_what_is_handed_on_holds_nothing_from_before_where_no_event_from_before_can_be_so_late() -> None:
     with Driver(recommendations_topology(shop_settings(partitions=1))) as driver:
         for number, day in enumerate((0, 0, 2)):

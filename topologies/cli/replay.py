@@ -211,7 +211,8 @@ def _told(plan: "Plan") -> Iterator[str]:
     for loss in plan.losses:
         begins = f"begins at {loss.first:,}"
         if loss.former is not None:
-            begins = f"was made anew and holds less, the tables took the former one up to {loss.former:,}"
+            lacks = f"begins at {loss.first:,} again" if loss.first else "holds less"
+            begins = f"was made anew and {lacks}, the tables took the former one up to {loss.former:,}"
         place = f"{loss.topic}[{loss.partition}] {begins}"
         tables, hold = ("its tables", "hold") if loss.to is None else (f"what goes on to {loss.to}", "may hold")
         if loss.cells is None:

@@ -9,7 +9,8 @@ Their cells know that topic's offsets alone. But what is handed on keeps its eve
 from before, any other may.
 
 A source that was made anew (by a replay of the topology that derives it) begins at 0, wherever the former one began.
-While it holds as many events as the tables had taken it brings them back; with fewer, any cell may hold more.
+While it holds as many events as the tables had taken, its own first one among them, it is taken to bring them back;
+else any cell may hold more.
 """
 
 from collections import Counter
@@ -35,7 +36,7 @@ class Loss(Struct, frozen=True):
 
     `cells` of the `kept` ones hold events from before; both are None where the state cannot say (it is lost itself).
     With `to` they are those of what is handed on to that topic, and *may* hold some. With `former` the topic was made
-    anew, and holds fewer events than the offset up to which the tables had taken the former one.
+    anew, and holds fewer events than the offset up to which the tables had taken the former one, or lacks its first.
     """
 
     topic: str
@@ -75,7 +76,7 @@ async def find_losses(
         since = min([at for name, at in known.since.items() if "." not in name], default=0) if known else 0
         anew = known is not None and known.topic_id not in ("", ids.get(tp.topic, known.topic_id))
         former = known.position if known is not None and anew else None
-        if first <= since if former is None else former <= ends[tp] - first:
+        if first <= since if former is None else first == 0 and former <= ends[tp]:
             continue
         source, loss = group.source(tp.topic), Loss(tp.topic, tp.partition, since, first, former=former)
         receiving = _receiving(group, source)
